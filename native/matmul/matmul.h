@@ -1,0 +1,60 @@
+// Quantised matrix x activations: the one interface between the kernels and the forward pass.
+//
+// y[t, r] = sum_c W[r, c] * x[t, c].  W is stored in blocks (blocks.h), x is f32.  Activations are quantised once per
+// input (prepare) and shared by all matrices that read it.  The bits of y[t, r] depend on row r, token t and the
+// instruction set only: never on n_tokens, on the rows computed with it, or on the number of threads.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace selfee {
+
+enum class Type : int32_t {
+    F32 = 0, F16 = 1, Q4_0 = 2, Q4_1 = 3, Q5_0 = 6, Q5_1 = 7, Q8_0 = 8, Q8_1 = 9,
+    Q2_K = 10, Q3_K = 11, Q4_K = 12, Q5_K = 13, Q6_K = 14, Q8_K = 15, BF16 = 30,
+};
+
+// What the kernel of a weight type wants its activations to be.
+enum class ActivationKind : int32_t { F32, F16, Q8_0, Q8_1, Q8_K };
+
+ActivationKind activation_kind(Type weight_type);
+
+struct Matrix {
+    Type type = Type::F32;
+    int64_t rows = 0, cols = 0;
+    const uint8_t* data = nullptr;   // blocks as in the file, row after row, no padding between rows
+    size_t row_bytes = 0;
+    std::shared_ptr<const void> packed;  // a repacked copy for the kernels of the active ISA, or null
+};
+
+// Activations of n tokens in the form of one ActivationKind.  Reused from call to call; grows, never shrinks.
+struct Activations {
+    ActivationKind kind = ActivationKind::F32;
+    int64_t n = 0, cols = 0;
+    size_t row_bytes = 0;
+    std::vector<uint8_t> storage;    // 64-byte aligned access through data()
+    uint8_t* data();
+    const uint8_t* data() const;
+    void reshape(ActivationKind kind, int64_t n, int64_t cols);
+};
+
+// Quantise tokens [begin, end) of x (row stride x_stride floats) into a; a must have been reshaped. Thread-safe for disjoint ranges.
+void prepare_rows(Activations& a, const float* x, int64_t x_stride, int64_t begin, int64_t end);
+
+// Compute rows [row_begin, row_end) for all a.n tokens: y[t * y_stride + r]. Thread-safe for disjoint rows.
+// row_begin and row_end are multiples of row_granularity(w) (row_end may be w.rows).
+void matmul_rows(const Matrix& w, const Activations& a, int64_t row_begin, int64_t row_end, float* y, int64_t y_stride);
+int64_t row_granularity(const Matrix& w);
+
+// De-quantise `count` values starting at a block boundary. Bit-exact with weights/quants.py and kquants.py.
+void dequantize(Type type, const uint8_t* blocks, int64_t count, float* out);
+
+int64_t block_values(Type type);
+size_t block_bytes(Type type);
+
+// Instruction set in use: "scalar", "avx2", "avx512". Chosen once from CPUID; SELFEE_ISA overrides (an unknown or unsupported name is an error).
+const char* isa_name();
+
+}  // namespace selfee

@@ -1,0 +1,192 @@
+"""What every engine has in common: a request goes in, pieces of text come out.
+
+An engine continues text. It knows nothing of answers, feedback or revisions (that is ``selfee.chain``) and
+nothing of files (that is ``selfee.weights``). Closing the iterator that ``stream`` returns cancels the request.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from selfee.errors import UsageError
+
+SAMPLER_ORDER = ("penalties", "top_k", "tail_free", "typical", "top_p", "min_p", "temperature")
+"""Order of the samplers, as in llama.cpp of June 2023 with min-p (newer) before the temperature."""
+
+
+class FinishReason(enum.Enum):
+    """Why a stream ended."""
+
+    END = "end"  # the model produced its end-of-text token
+    STOP = "stop"  # one of the request's stop strings appeared (Chunk.stop names it)
+    LENGTH = "length"  # max_tokens was used up
+    CONTEXT = "context"  # the context window is full
+    CANCELLED = "cancelled"  # the server or the caller gave up
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How the next token is drawn. Defaults are greedy-free, moderate sampling as SelFee published (0.7)."""
+
+    temperature: float = 0.7  # 0 = always the most likely token
+    top_k: int = 40  # keep the k most likely tokens; 0 = all
+    top_p: float = 0.95  # keep the smallest set with this total probability; 1 = all
+    min_p: float = 0.0  # keep tokens at least this fraction as likely as the best; 0 = all
+    typical_p: float = 1.0  # locally typical sampling; 1 = off
+    tail_free_z: float = 1.0  # tail-free sampling; 1 = off
+    repeat_penalty: float = 1.0  # divide (multiply) positive (negative) logits of recent tokens; 1 = off
+    repeat_last_n: int = 64  # how many recent tokens the penalties look at; -1 = the whole context
+    frequency_penalty: float = 0.0  # subtract this for each recent occurrence
+    presence_penalty: float = 0.0  # subtract this once if the token occurred recently
+    penalize_newline: bool = True  # whether the newline token may be penalised
+    mirostat: int = 0  # 0 = off, 1 or 2 = mirostat version; replaces top-k, tail-free, typical, top-p, min-p
+    mirostat_tau: float = 5.0  # mirostat: target surprise in bits
+    mirostat_eta: float = 0.1  # mirostat: learning rate
+    logit_bias: Mapping[int, float] = field(default_factory=dict)  # token id -> added to its logit
+    seed: int | None = None  # None = a fresh random seed, reported in Usage.seed
+    samplers: Sequence[str] = SAMPLER_ORDER  # the order in which samplers are applied
+
+    def __post_init__(self) -> None:
+        checks = (
+            ("temperature", self.temperature, 0.0, 100.0),
+            ("top_p", self.top_p, 0.0, 1.0),
+            ("min_p", self.min_p, 0.0, 1.0),
+            ("typical_p", self.typical_p, 0.0, 1.0),
+            ("tail_free_z", self.tail_free_z, 0.0, 1.0),
+            ("repeat_penalty", self.repeat_penalty, 1e-3, 100.0),
+            ("frequency_penalty", self.frequency_penalty, -100.0, 100.0),
+            ("presence_penalty", self.presence_penalty, -100.0, 100.0),
+            ("mirostat_tau", self.mirostat_tau, 0.0, 1000.0),
+            ("mirostat_eta", self.mirostat_eta, 0.0, 10.0),
+        )
+        for name, value, low, high in checks:
+            if not low <= value <= high:  # also false for NaN
+                raise UsageError(f"{name}: {value} is out of range; expected {low} to {high}")
+        if self.mirostat not in (0, 1, 2):
+            raise UsageError(f"mirostat: {self.mirostat} is not a version; expected 0 (off), 1 or 2")
+        if self.top_k < 0:
+            raise UsageError(f"top_k: {self.top_k} is negative; expected 0 (all tokens) or more")
+        if self.repeat_last_n < -1:
+            raise UsageError(f"repeat_last_n: {self.repeat_last_n}; expected -1 (whole context), 0 (off) or more")
+        unknown = [name for name in self.samplers if name not in SAMPLER_ORDER]
+        if unknown:
+            raise UsageError(f"samplers: unknown '{unknown[0]}'; expected names from {', '.join(SAMPLER_ORDER)}")
+
+
+@dataclass(frozen=True)
+class Request:
+    """Continue ``prompt``, exactly as written: no template, no stripping.
+
+    ``prompt`` never contains special tokens as text: an engine adds the beginning-of-text token where its model
+    wants one, and treats everything else as plain characters, unless ``parse_special`` is set (a rendered chat
+    template, made by us, in which ``<|im_start|>`` and the like are meant as tokens).
+    """
+
+    prompt: str
+    params: SamplingParams = SamplingParams()
+    max_tokens: int | None = None  # None = until the model stops or the context is full
+    stop: Sequence[str] = ()  # the text before the first of these is delivered, the stop string itself is not
+    logprobs: int | None = None  # None = none; n = the chosen token's and the n most likely tokens' per position
+    parse_special: bool = False
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """One generated token with its natural-log probability under the raw model distribution."""
+
+    token: int
+    text: str
+    logprob: float
+    top: Sequence[tuple[int, str, float]] = ()  # (id, text, logprob), most likely first
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one request cost."""
+
+    prompt_tokens: int  # tokens of the prompt
+    cached_tokens: int  # of these, how many were still in the cache and cost nothing
+    completion_tokens: int  # tokens generated
+    prompt_seconds: float  # wall time spent reading the prompt
+    completion_seconds: float  # wall time spent generating
+    seed: int | None = None  # the seed in force (also where the request left it open)
+    drafted_tokens: int = 0  # proposed by a drafter and verified
+    accepted_tokens: int = 0  # of these, kept
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of the continuation. The last chunk, and only it, has ``finish_reason`` and ``usage``."""
+
+    text: str
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    stop: str | None = None  # the stop string that ended the stream
+    logprobs: Sequence[TokenLogprob] = ()
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a chat: ``role`` is "system", "user" or "assistant"."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """Ask for the assistant's next message; ``prefix`` is text the answer must begin with (may be refused)."""
+
+    messages: Sequence[Message]
+    params: SamplingParams = SamplingParams()
+    max_tokens: int | None = None
+    stop: Sequence[str] = ()
+    prefix: str = ""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Continues text."""
+
+    name: str
+    context_length: int | None  # tokens that fit; None = unknown (a remote server)
+
+    def stream(self, request: Request) -> Iterator[Chunk]:
+        """Yield the continuation piece by piece; closing the iterator cancels.
+
+        Raises ContextOverflowError if the prompt alone does not fit, EngineError if the engine fails.
+        """
+        ...
+
+
+@runtime_checkable
+class ChatEngine(Protocol):
+    """Answers a chat through the model's own template."""
+
+    name: str
+    context_length: int | None
+
+    def stream_chat(self, request: ChatRequest) -> Iterator[Chunk]:
+        """Yield the assistant's next message piece by piece; closing the iterator cancels."""
+        ...
+
+
+@runtime_checkable
+class ScoringEngine(Protocol):
+    """Says how likely given continuations are (an optional ability of an engine)."""
+
+    def score(self, prompt: str, choices: Sequence[str], *, parse_special: bool = False) -> Sequence[float]:
+        """Natural-log probability of each choice following ``prompt``, summed over its tokens."""
+        ...
+
+
+@runtime_checkable
+class CountingEngine(Protocol):
+    """Counts tokens as its model would (an optional ability of an engine)."""
+
+    def count_tokens(self, text: str, *, parse_special: bool = False) -> int:
+        """Number of tokens of ``text``, without a beginning-of-text token."""
+        ...

@@ -1,0 +1,1 @@
+"""How a model lies on disk: containers, block types, names. Never knows how a model computes."""
