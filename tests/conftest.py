@@ -6,6 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Shared and noisy machines: a slow example is not a failure, and CI must give the same verdict twice.
+settings.register_profile("selfee", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", parent=settings.get_profile("selfee"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "selfee")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
