@@ -13,6 +13,9 @@ from typing import Protocol, runtime_checkable
 
 from selfee.errors import UsageError
 
+ROLES = ("system", "user", "assistant")
+"""Who may speak in a chat."""
+
 SAMPLER_ORDER = ("penalties", "top_k", "tail_free", "typical", "top_p", "min_p", "temperature")
 """Order of the samplers, as in llama.cpp of June 2023 with min-p (newer) before the temperature."""
 
@@ -76,6 +79,17 @@ class SamplingParams:
             raise UsageError(f"samplers: unknown '{unknown[0]}'; expected names from {', '.join(SAMPLER_ORDER)}")
 
 
+def check_limits(max_tokens: int | None, stop: Sequence[str]) -> None:
+    """Refuse limits that no engine could honour. Raises UsageError naming the field."""
+    if max_tokens is not None and max_tokens < 0:
+        raise UsageError(f"max_tokens: {max_tokens} is negative; expected 0 or more, or None for no limit")
+    if isinstance(stop, str):
+        raise UsageError(f"stop: {stop!r} is one string; expected a sequence of strings; write ({stop!r},)")
+    for text in stop:
+        if not isinstance(text, str) or not text:
+            raise UsageError(f"stop: {text!r} cannot be looked for; expected non-empty strings; leave it out")
+
+
 @dataclass(frozen=True)
 class Request:
     """Continue ``prompt``, exactly as written: no template, no stripping.
@@ -92,12 +106,17 @@ class Request:
     logprobs: int | None = None  # None = none; n = the chosen token's and the n most likely tokens' per position
     parse_special: bool = False
 
+    def __post_init__(self) -> None:
+        check_limits(self.max_tokens, self.stop)
+        if self.logprobs is not None and self.logprobs < 0:
+            raise UsageError(f"logprobs: {self.logprobs} is negative; expected 0 or more, or None for none")
+
 
 @dataclass(frozen=True)
 class TokenLogprob:
     """One generated token with its natural-log probability under the raw model distribution."""
 
-    token: int
+    token: int  # -1 = the server does not tell ids
     text: str
     logprob: float
     top: Sequence[tuple[int, str, float]] = ()  # (id, text, logprob), most likely first
@@ -124,7 +143,7 @@ class Chunk:
     text: str
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
-    stop: str | None = None  # the stop string that ended the stream
+    stop: str | None = None  # the stop string that ended the stream (None with STOP: a server did not say which)
     logprobs: Sequence[TokenLogprob] = ()
 
 
@@ -134,6 +153,10 @@ class Message:
 
     role: str
     content: str
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise UsageError(f"message: role {self.role!r} is unknown; expected one of {', '.join(ROLES)}")
 
 
 @dataclass(frozen=True)
@@ -145,6 +168,11 @@ class ChatRequest:
     max_tokens: int | None = None
     stop: Sequence[str] = ()
     prefix: str = ""
+
+    def __post_init__(self) -> None:
+        check_limits(self.max_tokens, self.stop)
+        if not self.messages:
+            raise UsageError("chat: no messages; expected at least one; add a message with role user")
 
 
 @runtime_checkable
@@ -190,3 +218,36 @@ class CountingEngine(Protocol):
     def count_tokens(self, text: str, *, parse_special: bool = False) -> int:
         """Number of tokens of ``text``, without a beginning-of-text token."""
         ...
+
+
+@runtime_checkable
+class ProbingEngine(Protocol):
+    """Finds out by asking whether it can score: a server says so only when tried."""
+
+    def probe_scoring(self) -> ScoringEngine | None:
+        """A scorer that works, or None; asks at most once and remembers the answer."""
+        ...
+
+
+def chat_of(engine: object) -> ChatEngine | None:
+    """The engine as a ChatEngine if its *model* can chat, else None.
+
+    An engine class may have ``stream_chat`` although the model it was given has no template; it then says so by an
+    attribute ``supports_chat``. Ask here instead of ``isinstance``.
+    """
+    if isinstance(engine, ChatEngine) and getattr(engine, "supports_chat", True):
+        return engine
+    return None
+
+
+def scoring_of(engine: object) -> ScoringEngine | None:
+    """Something that scores as the engine would, else None. Ask here instead of ``isinstance``.
+
+    A remote server is probed with one short request the first time (see ``ProbingEngine``); an engine whose ability
+    depends on how it was made says so by an attribute ``supports_scoring``.
+    """
+    if isinstance(engine, ProbingEngine):
+        return engine.probe_scoring()
+    if isinstance(engine, ScoringEngine) and getattr(engine, "supports_scoring", True):
+        return engine
+    return None
