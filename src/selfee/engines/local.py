@@ -1,0 +1,281 @@
+"""A model in this process: keeps what it has read, so that asking again with an edited text costs only the edit.
+
+Every request is encoded anew from its text, so its answer is a pure function of the request and its seed, whatever was
+asked before.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Collection, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from selfee.engines.base import (
+    ChatRequest,
+    Chunk,
+    FinishReason,
+    Message,
+    Request,
+    SamplingParams,
+    TokenLogprob,
+    Usage,
+)
+from selfee.engines.sessions import HeldSession, Session, SessionKeeper, count_shared
+from selfee.engines.stops import LogprobQueue, StopFilter
+from selfee.errors import ContextOverflowError, UsageError
+
+
+class Decoder(Protocol):
+    """Turns tokens into text and never cuts a character."""
+
+    def feed(self, token: int) -> str: ...
+
+    def finish(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A sampled token and the raw logits [vocabulary] it was drawn from."""
+
+    token: int
+    logits: npt.NDArray[np.float32]
+
+
+class Runtime(Protocol):
+    """What LocalEngine needs of a model and its tokenizer."""
+
+    name: str
+    context_length: int  # tokens a session can hold
+    vocab_size: int
+    end_tokens: Collection[int]  # end of text, end of turn
+    supports_chat: bool  # whether the model file has a chat template
+
+    def encode(self, text: str, *, add_bos: bool, parse_special: bool) -> list[int]:
+        """Tokens of a text; ``add_bos`` asks for the beginning-of-text token if the model wants one."""
+        ...
+
+    def encode_chat(self, messages: Sequence[Message], prefix: str) -> list[int]:
+        """Tokens of a rendered chat up to where the assistant continues; contents are never read as special tokens."""
+        ...
+
+    def piece(self, token: int) -> str:
+        """One token as text, for display."""
+        ...
+
+    def decoder(self) -> Decoder: ...
+
+    def new_session(self) -> Session: ...
+
+    def generate(
+        self, session: Session, tokens: Sequence[int], params: SamplingParams, seed: int, max_tokens: int
+    ) -> Generator[Generated, None, None]:
+        """Evaluate what ``session`` lacks of ``tokens`` (at least the last), then sample up to ``max_tokens``.
+
+        Also when closed early, the session afterwards holds a beginning of ``tokens`` followed by the tokens yielded.
+        Whether a token is an end token is the caller's to see.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class LocalEngine:
+    """Implements Engine, ChatEngine, ScoringEngine and CountingEngine over a Runtime.
+
+    One request at a time: other threads wait until a stream has ended or is closed. ``reuse=False`` forgets the cache
+    before each request (the same texts, slower: it defines what reuse must give). A step that completes no text
+    yields an empty chunk, so that a stream can be closed after every token.
+    """
+
+    def __init__(self, runtime: Runtime, *, reuse: bool = True) -> None:
+        self.name = runtime.name
+        self.context_length: int | None = runtime.context_length
+        self._runtime = runtime
+        self._reuse = reuse
+        self._sessions: SessionKeeper[Session] = SessionKeeper(runtime.new_session)
+
+    @property
+    def supports_chat(self) -> bool:
+        """Whether the model file has a chat template."""
+        return self._runtime.supports_chat
+
+    def stream(self, request: Request) -> Iterator[Chunk]:
+        """See ``Engine.stream``. Raises ContextOverflowError or UsageError here, before anything is computed."""
+        tokens = self._runtime.encode(request.prompt, add_bos=True, parse_special=request.parse_special)
+        return self._start(tokens, request, request.logprobs)
+
+    def stream_chat(self, request: ChatRequest) -> Iterator[Chunk]:
+        """See ``ChatEngine.stream_chat``; the prefix is not repeated. Raises UsageError without a template."""
+        if not self.supports_chat:
+            raise UsageError(
+                f"{self.name}: the file has no chat template; expected one for a chat; use the guided mode, which "
+                "needs none, or a chat model"
+            )
+        return self._start(self._runtime.encode_chat(request.messages, request.prefix), request, None)
+
+    def count_tokens(self, text: str, *, parse_special: bool = False) -> int:
+        """See ``CountingEngine``."""
+        return len(self._runtime.encode(text, add_bos=False, parse_special=parse_special))
+
+    def score(self, prompt: str, choices: Sequence[str], *, parse_special: bool = False) -> Sequence[float]:
+        """See ``ScoringEngine``.
+
+        A choice's tokens are those of prompt + choice after what they share with the tokens of the prompt alone: where
+        a token spans the border, it counts whole. Raises ContextOverflowError, or UsageError where nothing precedes
+        the choice.
+        """
+        alone = self._runtime.encode(prompt, add_bos=True, parse_special=parse_special)
+        whole = [
+            self._runtime.encode(prompt + choice, add_bos=True, parse_special=parse_special) if choice else alone
+            for choice in choices
+        ]
+        for tokens in whole:
+            self._check_room(len(tokens), "prompt and choice have", self._runtime.context_length)
+        with self._sessions.borrow() as held:
+            return [self._score(held, alone, tokens) for tokens in whole]
+
+    def close(self) -> None:
+        """Give the model's memory back; streams must have ended."""
+        self._runtime.close()
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _score(self, held: HeldSession[Session], alone: Sequence[int], tokens: Sequence[int]) -> float:
+        start = count_shared(alone, tokens)
+        if start == len(tokens):
+            return 0.0
+        if start == 0:
+            raise UsageError(f"{self.name}: nothing precedes the text to score; expected a prompt; give one")
+        cached = held.align(tokens, start - 1 if self._reuse else 0)
+        if cached < start - 1:  # apart, because the logits of a long prompt would fill the memory
+            held.session.forward(tokens[cached : start - 1])
+        logits = held.session.forward(tokens[start - 1 : -1], logits_for="all")
+        return float(sum(log_softmax(row)[token] for row, token in zip(logits, tokens[start:], strict=True)))
+
+    def _check_room(self, count: int, found: str, allowed: int) -> None:
+        if count > allowed:
+            raise ContextOverflowError(
+                f"{self.name}: {found} {count} tokens; the context window of {self._runtime.context_length} allows "
+                f"{allowed}; shorten the text or open the model with a larger context_length"
+            )
+
+    def _start(self, tokens: list[int], request: Request | ChatRequest, logprobs: int | None) -> Iterator[Chunk]:
+        for token in request.params.logit_bias:
+            if not 0 <= token < self._runtime.vocab_size:
+                raise UsageError(
+                    f"logit_bias: token {token} does not exist; {self.name} has 0 to {self._runtime.vocab_size - 1}"
+                )
+        if not tokens:
+            raise UsageError(f"{self.name}: the prompt has no tokens; expected at least one; write something")
+        self._check_room(len(tokens), "the prompt has", self._runtime.context_length - 1)
+        return self._stream(tokens, request, logprobs)
+
+    def _stream(self, tokens: list[int], request: Request | ChatRequest, logprobs: int | None) -> Iterator[Chunk]:
+        room = self._runtime.context_length - len(tokens)
+        limit = room if request.max_tokens is None else min(room, request.max_tokens)
+        text = _Text(self._runtime, request, logprobs, limit)
+        params = request.params
+        seed = random.getrandbits(32) if params.seed is None else params.seed
+        with self._sessions.borrow() as held:
+            started = time.monotonic()
+            cached = held.align(tokens, len(tokens) - 1 if self._reuse else 0) if limit else 0
+            first = started
+            steps = self._runtime.generate(held.session, tokens, params, seed, limit) if limit else _nothing()
+            try:
+                for step in steps:
+                    held.tokens.append(step.token)
+                    if text.count == 0:
+                        first = time.monotonic()
+                    chunk = text.take(step)
+                    if text.ending is not None:
+                        break
+                    yield chunk
+            finally:
+                steps.close()
+            ended = time.monotonic()
+        usage = Usage(len(tokens), cached, text.count, first - started, ended - first, seed)
+        yield text.end(usage)
+
+
+def _nothing() -> Generator[Generated, None, None]:
+    yield from ()
+
+
+@dataclass
+class _Text:
+    """One request's text as it grows token by token, and why it ended."""
+
+    runtime: Runtime
+    request: Request | ChatRequest
+    wanted: int | None  # log-probabilities per token
+    limit: int  # tokens that may be generated
+    count: int = 0
+    ending: FinishReason | None = None
+    queue: LogprobQueue = field(default_factory=LogprobQueue)
+    _rest: str = ""
+
+    def __post_init__(self) -> None:
+        self._decoder = self.runtime.decoder()
+        self._filter = StopFilter(self.request.stop)
+        if self.limit == 0:
+            self.ending = self._limit_reason()
+
+    def take(self, step: Generated) -> Chunk:
+        """The text that this token makes certain; sets ``ending`` if it was the last."""
+        self.count += 1
+        if step.token in self.runtime.end_tokens:
+            self.ending = FinishReason.END
+            return Chunk("")
+        if self.wanted is not None:
+            self.queue.add(self._filter.received, self._logprob(step, self.wanted))
+        safe = self._filter.feed(self._decoder.feed(step.token))
+        if self._filter.matched is not None:
+            self.ending = FinishReason.STOP
+        elif self.count == self.limit:
+            self.ending = self._limit_reason()
+        if self.ending is not None:
+            self._rest = safe
+            return Chunk("")
+        return Chunk(safe, logprobs=self.queue.take(self._filter.emitted))
+
+    def end(self, usage: Usage) -> Chunk:
+        """The last chunk: everything withheld."""
+        text = self._rest
+        if self.ending is not FinishReason.STOP:
+            text += self._filter.feed(self._decoder.finish())  # a character cut off by a limit
+        text += self._filter.finish()
+        if self._filter.matched is not None:
+            self.ending = FinishReason.STOP
+        past_end = 0 if self.ending is FinishReason.STOP else 1  # tokens without text belong to the text
+        told = self.queue.take(self._filter.emitted + past_end)
+        return Chunk(text, self.ending, usage, self._filter.matched, told)
+
+    def _limit_reason(self) -> FinishReason:
+        asked = self.request.max_tokens
+        return FinishReason.LENGTH if asked is not None and asked <= self.limit else FinishReason.CONTEXT
+
+    def _logprob(self, step: Generated, wanted: int) -> TokenLogprob:
+        logprobs = log_softmax(step.logits)
+        best = np.lexsort((np.arange(logprobs.size), -logprobs))[:wanted]
+        top = tuple((int(token), self.runtime.piece(int(token)), float(logprobs[token])) for token in best)
+        return TokenLogprob(step.token, self.runtime.piece(step.token), float(logprobs[step.token]), top)
+
+
+def log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Natural-log probabilities of raw logits [vocabulary], in double precision."""
+    shifted = logits.astype(np.float64) - float(logits.max())
+    total = float(np.exp(shifted).sum())
+    return shifted - math.log(total)

@@ -1,0 +1,72 @@
+"""Open an engine by what a user writes: an address, a script, or a model file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from selfee.engines.connection import Limits, Timeouts
+from selfee.engines.local import LocalEngine, Runtime
+from selfee.engines.remote import RemoteEngine
+from selfee.engines.scripted import ScriptedEngine
+from selfee.errors import BadFileError, UsageError
+
+_FORMS = (
+    "expected a model file (model.gguf, model.bin), an address (http://127.0.0.1:8080/v1#model) or a script "
+    "(script:replies.jsonl)"
+)
+
+AnyEngine = LocalEngine | RemoteEngine | ScriptedEngine
+"""What ``open_engine`` gives out: each a context manager with ``close``."""
+
+
+class Loader(Protocol):
+    """Makes a model file ready to run; raises BadFileError, ResourceError, UsageError."""
+
+    def __call__(self, path: Path, *, context_length: int | None, threads: int | None) -> Runtime: ...
+
+
+def open_engine(
+    spec: str,
+    *,
+    load: Loader,
+    context_length: int | None = None,
+    threads: int | None = None,
+    api_key: str | None = None,
+    timeout: float | None = None,
+    total_timeout: float | None = None,
+    proxy: str | None = None,
+) -> AnyEngine:
+    """Open ``spec``; close what comes back. Nothing is sent to a server yet.
+
+    ``load`` opens model files. ``context_length`` (tokens) limits a local model and describes a remote one;
+    ``threads`` are for local models; ``api_key``, ``timeout`` (seconds without a byte), ``total_timeout`` (seconds a
+    request) and ``proxy`` for servers. Raises UsageError naming the accepted forms, BadFileError for a bad file.
+    """
+    for name, value in (("context_length", context_length), ("threads", threads)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name}: {value}; expected 1 or more")
+    if spec.startswith("script:"):
+        return ScriptedEngine.from_file(spec.removeprefix("script:"))
+    if spec.lower().startswith(("http://", "https://")):
+        address, _, model = spec.partition("#")
+        stall = Timeouts().stall if timeout is None else timeout
+        limits = Limits(Timeouts(stall=stall, total=total_timeout))
+        return RemoteEngine(
+            address, model or None, api_key=api_key, limits=limits, proxy=proxy, context_length=context_length
+        )
+    return LocalEngine(load(_model_path(spec), context_length=context_length, threads=threads))
+
+
+def _model_path(spec: str) -> Path:
+    path = Path(spec)
+    try:
+        if path.is_file():
+            return path
+        is_other = path.exists()
+    except (OSError, ValueError) as error:  # a name too long, a NUL character
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{spec[:200]!r}: cannot be a file ({reason}); {_FORMS}") from error
+    if is_other:
+        raise BadFileError(f"{spec}: no regular file; {_FORMS}")
+    raise UsageError(f"{spec[:200]!r}: no such file, and no address or script; {_FORMS}")
