@@ -1,12 +1,16 @@
 // Quantised matrix x activations: the one interface between the kernels and the forward pass.
 //
 // y[t, r] = sum_c W[r, c] * x[t, c].  W is stored in blocks (blocks.h), x is f32.  Activations are quantised once per
-// input (prepare) and shared by all matrices that read it.  The bits of y[t, r] depend on row r, token t and the
-// instruction set only: never on n_tokens, on the rows computed with it, or on the number of threads.
+// input (prepare_rows) and shared by all matrices that read it.  The bits of y[t, r] depend on row r and token t only:
+// never on n_tokens, on the rows computed with it, on the number of threads, or on the instruction set.
+//
+// That is possible because the sums inside a block are integers, hence exact, and the order of everything that rounds
+// is fixed (scalar.h):  y = 0; for each block, in order: y += (d_w * d_x) * isum  [+ m_w * s_x]  [- (dmin_w * d_x) * msum].
 #pragma once
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 namespace selfee {
@@ -16,7 +20,13 @@ enum class Type : int32_t {
     Q2_K = 10, Q3_K = 11, Q4_K = 12, Q5_K = 13, Q6_K = 14, Q8_K = 15, BF16 = 30,
 };
 
-// What the kernel of a weight type wants its activations to be.
+// What the kernel of a weight type wants its activations to be; the choice of llama.cpp, whose results we meet.
+//   F32   as they are: for F32 and BF16 weights (llama.cpp rounds to bf16 for the latter; we do not).
+//   F16   rounded to half: for F16 weights.  Kept as f32.  The product of two halves is exact in f32.
+//   Q8_0  32 values: d = half(amax / 127), q = nearest-even(x * (127 / amax)): for Q4_0, Q5_0, Q8_0.
+//   Q8_1  the same with s = half((amax / 127) * sum(q)), which the minimum of a Q4_1 or Q5_1 block multiplies.
+//   Q8_K  256 values: d = 1 / (127 / amax) in f32: for the k-quants.
+// A block with an infinity or NaN gets codes 0 and d = s = NaN, so what went wrong is seen in the result.
 enum class ActivationKind : int32_t { F32, F16, Q8_0, Q8_1, Q8_K };
 
 ActivationKind activation_kind(Type weight_type);
@@ -30,10 +40,12 @@ struct Matrix {
 };
 
 // Activations of n tokens in the form of one ActivationKind.  Reused from call to call; grows, never shrinks.
+// How data() is divided is known to native/matmul only (activations.h).
 struct Activations {
     ActivationKind kind = ActivationKind::F32;
     int64_t n = 0, cols = 0;
-    size_t row_bytes = 0;
+    size_t row_bytes = 0;            // of the codes (or floats) of one token
+    size_t scales_at = 0, sums_at = 0;
     std::vector<uint8_t> storage;    // 64-byte aligned access through data()
     uint8_t* data();
     const uint8_t* data() const;
@@ -51,10 +63,12 @@ int64_t row_granularity(const Matrix& w);
 // De-quantise `count` values starting at a block boundary. Bit-exact with weights/quants.py and kquants.py.
 void dequantize(Type type, const uint8_t* blocks, int64_t count, float* out);
 
+// Values and bytes of one block. std::invalid_argument for a type that weights are not stored in.
 int64_t block_values(Type type);
 size_t block_bytes(Type type);
 
-// Instruction set in use: "scalar", "avx2", "avx512". Chosen once from CPUID; SELFEE_ISA overrides (an unknown or unsupported name is an error).
+// Instruction set in use: "scalar", "avx2", "avx512". Chosen once from CPUID; SELFEE_ISA overrides (an unknown or
+// unsupported name is std::invalid_argument, here and in every function above that computes).
 const char* isa_name();
 
 }  // namespace selfee

@@ -1,0 +1,54 @@
+// Picks the instruction set, once.
+#include <cstdlib>
+#include <stdexcept>
+
+#include "matmul/kernels.h"
+
+namespace selfee {
+namespace {
+
+std::string joined(const std::vector<std::string>& names) {
+    std::string text;
+    for (const auto& name : names) text += (text.empty() ? "" : ", ") + name;
+    return text;
+}
+
+const Kernels& choose() {
+    const char* wanted = std::getenv("SELFEE_ISA");
+    if (wanted == nullptr || *wanted == '\0') return kernels_named(supported_isas().back());
+    try {
+        return kernels_named(wanted);
+    } catch (const std::invalid_argument& error) {
+        throw std::invalid_argument(std::string("SELFEE_ISA: ") + error.what());
+    }
+}
+
+}  // namespace
+
+std::vector<std::string> supported_isas() {
+    return {"scalar"};
+}
+
+const Kernels& kernels_named(const std::string& name) {
+    const std::vector<std::string> supported = supported_isas();
+    for (const auto& one : supported) {
+        if (one != name) continue;
+        if (name == "scalar") return scalar_kernels();
+    }
+    throw std::invalid_argument("instruction set '" + name + "'; this machine and build run " + joined(supported));
+}
+
+const Kernels& active_kernels() {
+    static const Kernels& kernels = choose();
+    return kernels;
+}
+
+const char* isa_name() { return active_kernels().name; }
+
+void matmul_rows(const Matrix& w, const Activations& a, int64_t row_begin, int64_t row_end, float* y, int64_t y_stride) {
+    active_kernels().matmul(w, a, row_begin, row_end, y, y_stride);
+}
+
+int64_t row_granularity(const Matrix&) { return active_kernels().row_tile; }
+
+}  // namespace selfee

@@ -1,0 +1,61 @@
+// Lays out activations and quantises them.
+#include "matmul/activations.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+#include "matmul/kernels.h"
+
+namespace selfee {
+
+namespace {
+
+constexpr size_t kAlign = 64;
+
+size_t aligned(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
+
+}  // namespace
+
+ActivationKind activation_kind(Type weight_type) {
+    switch (weight_type) {
+        case Type::F32: case Type::BF16: return ActivationKind::F32;
+        case Type::F16: return ActivationKind::F16;
+        case Type::Q4_0: case Type::Q5_0: case Type::Q8_0: return ActivationKind::Q8_0;
+        case Type::Q4_1: case Type::Q5_1: return ActivationKind::Q8_1;
+        case Type::Q2_K: case Type::Q3_K: case Type::Q4_K: case Type::Q5_K: case Type::Q6_K: return ActivationKind::Q8_K;
+        default: throw std::invalid_argument("type " + std::to_string(int(weight_type)) + ": not a type that weights are stored in");
+    }
+}
+
+uint8_t* Activations::data() { return const_cast<uint8_t*>(static_cast<const Activations*>(this)->data()); }
+
+const uint8_t* Activations::data() const {
+    const auto address = reinterpret_cast<uintptr_t>(storage.data());
+    return storage.data() + (kAlign - address % kAlign) % kAlign;
+}
+
+void Activations::reshape(ActivationKind new_kind, int64_t new_n, int64_t new_cols) {
+    const bool quantised = is_quantised(new_kind);
+    const int64_t block = activation_block(new_kind);
+    if (new_n < 0 || new_cols < 1 || (quantised && new_cols % block != 0))
+        throw std::invalid_argument("activations: " + std::to_string(new_n) + " x " + std::to_string(new_cols) +
+                                    "; expected rows of a multiple of " + std::to_string(quantised ? block : 1));
+    kind = new_kind;
+    n = new_n;
+    cols = new_cols;
+    row_bytes = quantised ? size_t(cols) : size_t(cols + 15) / 16 * 16 * sizeof(float);
+    scales_at = aligned(size_t(n) * row_bytes);
+    const size_t scale_bytes = quantised ? size_t(n) * size_t(cols / block) * sizeof(float) : 0;
+    sums_at = aligned(scales_at + scale_bytes);
+    const size_t sum_bytes = kind == ActivationKind::Q8_K ? size_t(n) * size_t(cols / 16) * sizeof(int16_t) : scale_bytes;
+    // Two lines at the front for alignment, two at the end: kernels read whole vectors of scales.
+    const size_t needed = sums_at + sum_bytes + 4 * kAlign;
+    if (storage.size() < needed) storage.resize(needed);
+}
+
+void prepare_rows(Activations& a, const float* x, int64_t x_stride, int64_t begin, int64_t end) {
+    active_kernels().prepare(a, x, x_stride, begin, end);
+}
+
+}  // namespace selfee
