@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -63,9 +64,36 @@ class Checkpoint(Protocol):
         """The raw blocks of a tensor: a read-only memory-mapped uint8 array of shape (rows, bytes per row)."""
         ...
 
+    def verify_unchanged(self) -> None:
+        """Raise BadFileError if the file was changed in place since it was opened; call before a piece of work."""
+        ...
+
     def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Open a GGUF or GGML file. Raises BadFileError naming file, offset, what was found and what to do."""
-    raise NotImplementedError
+    """Open a GGUF or GGML file. Raises BadFileError naming file, offset, what was found and what to do.
+
+    Everything but the tensor data is read and checked; the data stays mapped until it is asked for.
+    """
+    # The readers build on the types of this module.
+    from selfee.weights import foreign, ggml, gguf
+    from selfee.weights.mapped import MappedFile
+
+    file = MappedFile(path)
+    try:
+        magic = file.data[:4]
+        if magic == gguf.MAGIC:
+            return gguf.read_gguf(file)
+        if magic in ggml.MAGICS:
+            return ggml.read_ggml(file)
+        raise foreign.explain(file)
+    except BaseException:
+        file.close()
+        raise
