@@ -7,6 +7,13 @@
 namespace selfee {
 namespace {
 
+#if defined(__x86_64__)
+bool has_avx2() {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+           __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+}
+#endif
+
 std::string joined(const std::vector<std::string>& names) {
     std::string text;
     for (const auto& name : names) text += (text.empty() ? "" : ", ") + name;
@@ -26,14 +33,21 @@ const Kernels& choose() {
 }  // namespace
 
 std::vector<std::string> supported_isas() {
-    return {"scalar"};
+    std::vector<std::string> names = {"scalar"};
+#if defined(__x86_64__)
+    if (has_avx2()) names.push_back("avx2");
+#endif
+    return names;
 }
 
 const Kernels& kernels_named(const std::string& name) {
     const std::vector<std::string> supported = supported_isas();
     for (const auto& one : supported) {
         if (one != name) continue;
-        if (name == "scalar") return scalar_kernels();
+#if defined(__x86_64__)
+        if (name == "avx2") return avx2_kernels();
+#endif
+        return scalar_kernels();
     }
     throw std::invalid_argument("instruction set '" + name + "'; this machine and build run " + joined(supported));
 }

@@ -15,6 +15,10 @@ struct Kernels {
 };
 
 const Kernels& scalar_kernels();
+#if defined(__x86_64__)
+const Kernels& avx2_kernels();
+const Kernels& avx512_kernels();
+#endif
 
 // The instruction sets that this machine and this build can run, slowest first.
 std::vector<std::string> supported_isas();

@@ -2,14 +2,10 @@
 #include "matmul/scalar.h"
 
 #include "matmul/kernels.h"
+#include "matmul/prepare.h"
 
 namespace selfee {
 namespace {
-
-void prepare(Activations& a, const float* x, int64_t x_stride, int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t)
-        is_quantised(a.kind) ? prepare_token(a, x + t * x_stride, t) : prepare_floats(a, x + t * x_stride, t);
-}
 
 using Dot = float (*)(const uint8_t* row, const ActivationView& a, int64_t t);
 
@@ -41,7 +37,7 @@ void matmul(const Matrix& w, const Activations& a, int64_t row_begin, int64_t ro
 }  // namespace
 
 const Kernels& scalar_kernels() {
-    static constexpr Kernels kernels = {"scalar", 1, prepare, matmul};
+    static constexpr Kernels kernels = {"scalar", 1, prepare_tokens, matmul};
     return kernels;
 }
 

@@ -3,8 +3,6 @@
 // Per block: integers first (exact), then one product of the two scales, one product with the integer, one addition.
 // Nothing is contracted except in F32 and BF16, which say fma; F16 x F16 is exact, so there contraction changes nothing.
 #pragma once
-#include <cmath>
-
 #include "matmul/activations.h"
 #include "matmul/unpack.h"
 
@@ -64,7 +62,7 @@ template <class Load>
 static float dot_floats(Load weight, const ActivationView& a, int64_t t) {
     const float* x = a.floats + t * a.float_stride;
     float lanes[16] = {};
-    for (int64_t c = 0; c < a.cols; ++c) lanes[c % 16] = std::fma(weight(c), x[c], lanes[c % 16]);
+    for (int64_t c = 0; c < a.cols; ++c) lanes[c % 16] = __builtin_fmaf(weight(c), x[c], lanes[c % 16]);
     return sum_lanes(lanes);
 }
 
@@ -81,87 +79,6 @@ static inline float dot_f16(const uint8_t* row, const ActivationView& a, int64_t
     float lanes[16] = {};
     for (int64_t c = 0; c < a.cols; ++c) lanes[c % 16] = lanes[c % 16] + load_half(row + 2 * c) * x[c];
     return sum_lanes(lanes);
-}
-
-// Nearest integer, ties to even, for |v| < 2^22: adding 1.5 * 2^23 leaves the integer in the low bits.
-static inline int32_t nearest_int(float v) {
-    return int32_t(std::bit_cast<uint32_t>(v + 12582912.0f) & 0x7fffffu) - 0x400000;
-}
-
-// The bits of the largest |x|; as integers, infinity is above every number and NaN above infinity.
-static inline uint32_t largest_magnitude(const float* x, int count) {
-    uint32_t largest = 0;
-    for (int v = 0; v < count; ++v) {
-        const uint32_t magnitude = std::bit_cast<uint32_t>(x[v]) & 0x7fffffffu;
-        largest = magnitude > largest ? magnitude : largest;
-    }
-    return largest;
-}
-
-// Scale of a block from its largest magnitude. inverse is 0 where the block is zero, too small to tell, or not finite.
-struct BlockScale {
-    float d, stored_d, inverse;
-};
-
-static inline BlockScale block_scale_32(uint32_t magnitude) {
-    if (magnitude >= 0x7f800000u) return {NAN, NAN, 0};
-    const float amax = std::bit_cast<float>(magnitude), d = amax / 127.0f, stored = half_to_float(float_to_half(d));
-    return {d, stored, stored > 0 ? 127.0f / amax : 0};
-}
-
-static inline BlockScale block_scale_256(uint32_t magnitude) {
-    if (magnitude >= 0x7f800000u) return {NAN, NAN, 0};
-    const float inverse = 127.0f / std::bit_cast<float>(magnitude);
-    if (!(inverse <= 0x1p127f)) return {0, 0, 0};
-    return {1.0f / inverse, 1.0f / inverse, inverse};
-}
-
-static inline int32_t quantise_codes(const float* x, int count, float inverse, int8_t* codes) {
-    int32_t sum = 0;
-    if (inverse == 0) {  // x may be infinite: 0 * x would not be 0
-        std::memset(codes, 0, size_t(count));
-        return 0;
-    }
-    for (int v = 0; v < count; ++v) {
-        const int32_t q = nearest_int(x[v] * inverse);
-        codes[v] = int8_t(q);
-        sum += q;
-    }
-    return sum;
-}
-
-static inline void prepare_token(Activations& a, const float* x, int64_t t) {
-    uint8_t* base = a.data();
-    auto* codes = reinterpret_cast<int8_t*>(base) + t * a.cols;
-    auto* scales = reinterpret_cast<float*>(base + a.scales_at);
-    const int64_t width = activation_block(a.kind);
-    for (int64_t b = 0; b < a.cols / width; ++b, x += width, codes += width) {
-        const uint32_t magnitude = largest_magnitude(x, int(width));
-        if (a.kind == ActivationKind::Q8_K) {
-            const BlockScale scale = block_scale_256(magnitude);
-            auto* bsums = reinterpret_cast<int16_t*>(base + a.sums_at) + t * (a.cols / 16) + 16 * b;
-            for (int j = 0; j < 16; ++j)
-                bsums[j] = int16_t(quantise_codes(x + 16 * j, 16, scale.inverse, codes + 16 * j));
-            scales[b * a.n + t] = scale.stored_d;
-            continue;
-        }
-        const BlockScale scale = block_scale_32(magnitude);
-        const int32_t sum = quantise_codes(x, 32, scale.inverse, codes);
-        scales[b * a.n + t] = scale.stored_d;
-        if (a.kind == ActivationKind::Q8_0)
-            reinterpret_cast<int32_t*>(base + a.sums_at)[b * a.n + t] = sum;
-        else
-            reinterpret_cast<float*>(base + a.sums_at)[b * a.n + t] = half_to_float(float_to_half(scale.d * float(sum)));
-    }
-}
-
-static inline void prepare_floats(Activations& a, const float* x, int64_t t) {
-    auto* out = reinterpret_cast<float*>(a.data()) + t * int64_t(a.row_bytes / sizeof(float));
-    if (a.kind == ActivationKind::F32)
-        std::memcpy(out, x, size_t(a.cols) * sizeof(float));
-    else
-        for (int64_t c = 0; c < a.cols; ++c) out[c] = half_to_float(float_to_half(x[c]));
-    std::memset(out + a.cols, 0, a.row_bytes - size_t(a.cols) * sizeof(float));
 }
 
 }  // namespace selfee

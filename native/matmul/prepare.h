@@ -1,0 +1,97 @@
+// f32 activations -> what the kernels read.  One source for all instruction sets: every operation on a value is exact or
+// one rounding, so a compiler that vectorises it cannot change a bit.
+#pragma once
+#include <cmath>
+
+#include "blocks.h"
+#include "matmul/activations.h"
+
+namespace selfee {
+
+// Nearest integer, ties to even, for |v| < 2^22: adding 1.5 * 2^23 leaves the integer in the low bits.
+static inline int32_t nearest_int(float v) {
+    return int32_t(std::bit_cast<uint32_t>(v + 12582912.0f) & 0x7fffffu) - 0x400000;
+}
+
+// The bits of the largest |x|; as integers, infinity is above every number and NaN above infinity.
+static inline uint32_t largest_magnitude(const float* x, int count) {
+    uint32_t largest = 0;
+    for (int v = 0; v < count; ++v) {
+        const uint32_t magnitude = std::bit_cast<uint32_t>(x[v]) & 0x7fffffffu;
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    return largest;
+}
+
+// Scale of a block from its largest magnitude. inverse is 0 where the block is zero, too small to tell, or not finite.
+struct BlockScale {
+    float d, stored_d, inverse;
+};
+
+static inline BlockScale block_scale_32(uint32_t magnitude) {
+    if (magnitude >= 0x7f800000u) return {NAN, NAN, 0};
+    const float amax = std::bit_cast<float>(magnitude), d = amax / 127.0f, stored = half_to_float(float_to_half(d));
+    return {d, stored, stored > 0 ? 127.0f / amax : 0};
+}
+
+static inline BlockScale block_scale_256(uint32_t magnitude) {
+    if (magnitude >= 0x7f800000u) return {NAN, NAN, 0};
+    const float inverse = 127.0f / std::bit_cast<float>(magnitude);
+    if (!(inverse <= 0x1p127f)) return {0, 0, 0};
+    return {1.0f / inverse, 1.0f / inverse, inverse};
+}
+
+static inline int32_t quantise_codes(const float* x, int count, float inverse, int8_t* codes) {
+    int32_t sum = 0;
+    if (inverse == 0) {  // x may be infinite: 0 * x would not be 0
+        std::memset(codes, 0, size_t(count));
+        return 0;
+    }
+    for (int v = 0; v < count; ++v) {
+        const int32_t q = nearest_int(x[v] * inverse);
+        codes[v] = int8_t(q);
+        sum += q;
+    }
+    return sum;
+}
+
+static inline void prepare_token(Activations& a, const float* x, int64_t t) {
+    uint8_t* base = a.data();
+    auto* codes = reinterpret_cast<int8_t*>(base) + t * a.cols;
+    auto* scales = reinterpret_cast<float*>(base + a.scales_at);
+    const int64_t width = activation_block(a.kind);
+    for (int64_t b = 0; b < a.cols / width; ++b, x += width, codes += width) {
+        const uint32_t magnitude = largest_magnitude(x, int(width));
+        if (a.kind == ActivationKind::Q8_K) {
+            const BlockScale scale = block_scale_256(magnitude);
+            auto* bsums = reinterpret_cast<int16_t*>(base + a.sums_at) + t * (a.cols / 16) + 16 * b;
+            for (int j = 0; j < 16; ++j)
+                bsums[j] = int16_t(quantise_codes(x + 16 * j, 16, scale.inverse, codes + 16 * j));
+            scales[b * a.n + t] = scale.stored_d;
+            continue;
+        }
+        const BlockScale scale = block_scale_32(magnitude);
+        const int32_t sum = quantise_codes(x, 32, scale.inverse, codes);
+        scales[b * a.n + t] = scale.stored_d;
+        if (a.kind == ActivationKind::Q8_0)
+            reinterpret_cast<int32_t*>(base + a.sums_at)[b * a.n + t] = sum;
+        else
+            reinterpret_cast<float*>(base + a.sums_at)[b * a.n + t] = half_to_float(float_to_half(scale.d * float(sum)));
+    }
+}
+
+static inline void prepare_floats(Activations& a, const float* x, int64_t t) {
+    auto* out = reinterpret_cast<float*>(a.data()) + t * int64_t(a.row_bytes / sizeof(float));
+    if (a.kind == ActivationKind::F32)
+        std::memcpy(out, x, size_t(a.cols) * sizeof(float));
+    else
+        for (int64_t c = 0; c < a.cols; ++c) out[c] = half_to_float(float_to_half(x[c]));
+    std::memset(out + a.cols, 0, a.row_bytes - size_t(a.cols) * sizeof(float));
+}
+
+static inline void prepare_tokens(Activations& a, const float* x, int64_t x_stride, int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t)
+        is_quantised(a.kind) ? prepare_token(a, x + t * x_stride, t) : prepare_floats(a, x + t * x_stride, t);
+}
+
+}  // namespace selfee
