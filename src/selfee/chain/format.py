@@ -1,0 +1,145 @@
+"""The text format of SelFee: how a chain is written for a model, and where its sections begin. The only home of "###".
+
+A chain is one text: the prompt, then ``answer``, ``### Feedback 1:``, ``### Revision 1:``, ``### Feedback 2:`` and so
+on (literals: specification of the original, appendix A.1). A header is a header only at the start of a line, with
+nothing behind it, and with the kind and number that must come next; anything else that looks like one is text. Content
+that holds the very header that must come next cannot be written in this format and is refused
+(``docs/decisions/0003-content-that-looks-like-a-header-is-refused.md``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from selfee.chain.types import Chain, Instruction, Section, Step
+from selfee.errors import UsageError
+
+_PREAMBLE = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+)
+_PREAMBLE_WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request.\n\n"
+)
+_INSTRUCTION = "### Instruction:\n"
+_INPUT = "\n\n### Input:\n"
+_ANSWER = "\n\n### Answer:\n"
+_NAMES = {Section.FEEDBACK: "Feedback", Section.REVISION: "Revision"}
+
+END_OF_TEXT = "</s>"
+"""What ends a training target (a token, never typed into a prompt)."""
+
+MAX_HEADER = 48
+"""No header line is longer; what is longer is text."""
+
+
+def render_prompt(instruction: Instruction) -> str:
+    """The prompt a chain begins with, in training and at work, byte for byte as SelFee was trained (A.1)."""
+    if instruction.input:
+        return f"{_PREAMBLE_WITH_INPUT}{_INSTRUCTION}{instruction.text}{_INPUT}{instruction.input}{_ANSWER}"
+    return f"{_PREAMBLE}{_INSTRUCTION}{instruction.text}{_ANSWER}"
+
+
+def header(section: Section, number: int) -> str:
+    """The text that opens a feedback or revision, with the blank line before it; "" for the first answer."""
+    return "" if section is Section.ANSWER else f"\n\n### {_NAMES[section]} {number}:\n"
+
+
+def follower(section: Section, number: int) -> tuple[Section, int]:
+    """The section that must come next."""
+    return (Section.REVISION, number) if section is Section.FEEDBACK else (Section.FEEDBACK, number + 1)
+
+
+def render_target(chain: Chain) -> str:
+    """What the model writes after the prompt: all sections with their headers, without the end-of-text token.
+
+    Raises UsageError if a text holds a line that would be read as the next header.
+    """
+    return render_steps(chain.steps)
+
+
+def render_steps(steps: Sequence[Step]) -> str:
+    """See ``render_target``. Raises UsageError also if feedback is missing between two answers."""
+    parts = []
+    for index, step in enumerate(steps):
+        section = Section.REVISION if index else Section.ANSWER
+        parts += [header(section, index), _checked(step.answer, section, index)]
+        if step.feedback is not None:
+            number = index + 1
+            parts += [header(Section.FEEDBACK, number), _checked(step.feedback, Section.FEEDBACK, number)]
+        elif index + 1 < len(steps):
+            raise UsageError(f"chain: answer {index} has no feedback but a revision follows; expected feedback")
+    return "".join(parts)
+
+
+def asks_for_more(chain: Chain) -> bool:
+    """Whether the text ends with a feedback that asks for a revision: a training target must not end there (D23)."""
+    last = chain.steps[-1] if chain.steps else None
+    return last is not None and last.verdict is not None and last.verdict.needed
+
+
+def split_prompt(whole: str, instruction: Instruction | None = None) -> tuple[str, str]:
+    """Cut a whole generation into prompt and target.
+
+    With the instruction, the prompt is known to the byte, whatever it contains; without it, the first ``### Answer:``
+    is taken, which an instruction could contain. Raises UsageError if the text does not begin with such a prompt.
+    """
+    if instruction is not None:
+        prompt = render_prompt(instruction)
+        if not whole.startswith(prompt):
+            raise UsageError(f"text: does not begin with the prompt of {instruction.text[:40]!r}; expected it")
+        return prompt, whole[len(prompt) :]
+    end = whole.find(_ANSWER)
+    if end < 0:
+        raise UsageError("text: holds no line '### Answer:'; expected a prompt and what the model wrote")
+    return whole[: end + len(_ANSWER)], whole[end + len(_ANSWER) :]
+
+
+def read_prompt(prompt: str) -> Instruction:
+    """The instruction in a prompt: ``render_prompt(read_prompt(p)) == p``. Raises UsageError for other texts."""
+    for preamble in (_PREAMBLE_WITH_INPUT, _PREAMBLE):
+        opening = preamble + _INSTRUCTION
+        if not (prompt.startswith(opening) and prompt.endswith(_ANSWER)):
+            continue
+        text = prompt[len(opening) : -len(_ANSWER)]
+        if preamble is _PREAMBLE:
+            return Instruction(text)
+        text, separator, input_ = text.partition(_INPUT)
+        if separator and input_:
+            return Instruction(text, input_)
+    raise UsageError("prompt: is not one that SelFee was trained on; expected the words of appendix A.1")
+
+
+def is_header(line: str, section: Section, number: int) -> bool:
+    """Whether a line (without its line break) is the header of this section, in one of the tolerated spellings."""
+    return len(line) < MAX_HEADER and _patterns(section, number)[0].fullmatch(line) is not None
+
+
+def may_become_header(line: str, section: Section, number: int) -> bool:
+    """Whether a line whose end has not come yet may still become that header."""
+    return len(line) < MAX_HEADER and _patterns(section, number)[1].fullmatch(line) is not None
+
+
+@lru_cache(maxsize=64)
+def _patterns(section: Section, number: int) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """The header's spellings ("### Revision 1:", "### Revision1:", "###Revision 1 :"), and all their beginnings."""
+    atoms = [*"###", r"[ \t]*", *_NAMES[section], r"[ \t]*", *str(number), r"[ \t]*", ":", r"[ \t\r]*"]
+    beginning = ""
+    for atom in reversed(atoms):
+        beginning = f"(?:{atom}{beginning})?"
+    return re.compile("".join(atoms)), re.compile(beginning)
+
+
+def _checked(text: str, section: Section, number: int) -> str:
+    expected = follower(section, number)
+    if "###" in text:
+        for line_number, line in enumerate(text.split("\n"), start=1):
+            if is_header(line, *expected):
+                raise UsageError(
+                    f"{section.value} {number}: line {line_number} reads {line.strip()!r}, which is how the next "
+                    "section begins; this text cannot be written in the text format; change that line, or keep the "
+                    "chain as JSON"
+                )
+    return text

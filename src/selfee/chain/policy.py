@@ -1,0 +1,55 @@
+"""When to revise: a pure table from what the model wants to what happens."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from selfee.errors import UsageError
+
+
+class Action(enum.Enum):
+    """What to do after a feedback."""
+
+    FOLLOW = "follow"  # do as the model says: revise if it asks for it, else end
+    OVERRULE = "overrule"  # revise although the model is content
+    STOP = "stop"  # end although the model wants another revision
+
+
+@dataclass(frozen=True)
+class RevisionPolicy:
+    """How many revisions to make: at least ``min_revisions`` (enforced), at most ``max_revisions``.
+
+    0 and 3 let the model decide within reason; SelFee's "enforce k" is ``min_revisions=k``. None as maximum sets no
+    limit. A revision that repeats an earlier answer word for word ends the chain, also below the minimum (its status
+    says so), unless ``stop_repeats`` is false.
+    """
+
+    min_revisions: int = 0
+    max_revisions: int | None = 3
+    stop_repeats: bool = True
+
+    def __post_init__(self) -> None:
+        if self.min_revisions < 0:
+            raise UsageError(f"min_revisions: {self.min_revisions} is negative; expected 0 or more")
+        if self.max_revisions is None:
+            return
+        if self.max_revisions < 0:
+            raise UsageError(
+                f"max_revisions: {self.max_revisions} is negative; expected 0 or more, or None for no limit"
+            )
+        if self.min_revisions > self.max_revisions:
+            raise UsageError(
+                f"min_revisions: {self.min_revisions} is more than max_revisions, {self.max_revisions}; expected at "
+                "most as many; raise max_revisions"
+            )
+
+    def decide(self, num_revisions: int, wants_revision: bool) -> Action:
+        """What to do after feedback on an answer that ``num_revisions`` revisions led to."""
+        if wants_revision:
+            return Action.FOLLOW if self.allows_more(num_revisions) else Action.STOP
+        return Action.OVERRULE if num_revisions < self.min_revisions else Action.FOLLOW
+
+    def allows_more(self, num_revisions: int) -> bool:
+        """Whether another revision is allowed."""
+        return self.max_revisions is None or num_revisions < self.max_revisions
