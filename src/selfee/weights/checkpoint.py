@@ -55,6 +55,7 @@ class Checkpoint(Protocol):
     """A model file, memory-mapped. Use as a context manager or call ``close``."""
 
     path: Path
+    size: int  # of the file in bytes
     container: str  # "gguf v3", "ggjt v3", "ggml", ...
     metadata: Mapping[str, Any]  # GGUF keys, also for GGML files (filled from the hyper-parameters)
     vocab: Vocab

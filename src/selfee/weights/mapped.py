@@ -199,6 +199,7 @@ class MappedCheckpoint:
     ) -> None:
         self.file = file
         self.path = file.path
+        self.size = file.size
         self.container = container
         self.metadata = metadata
         self.vocab = vocab
