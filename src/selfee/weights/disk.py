@@ -68,21 +68,29 @@ def file_lock(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
     The kernel releases it when a process dies, however it dies.
     """
     has_waited = False
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_still(descriptor, path):
-                yield
-                return
-        except BlockingIOError:
-            if not has_waited:
-                on_wait()
-            has_waited = True
-            time.sleep(_POLL)
-        finally:
-            os.close(descriptor)
+    while (descriptor := _try_lock(path)) is None:
+        if not has_waited:
+            on_wait()
+        has_waited = True
+        time.sleep(_POLL)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(path: Path) -> int | None:
+    """The open, locked file; None if another holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_still(descriptor, path):
+            return descriptor
+    except BlockingIOError:
+        pass
+    os.close(descriptor)
+    return None
 
 
 def _is_still(descriptor: int, path: Path) -> bool:

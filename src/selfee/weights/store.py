@@ -165,7 +165,7 @@ class ModelStore:
             if sha256_of(stored.path) == stored.sha256:
                 return stored
             progress.note(f"{stored.path}: damaged; fetching it again")
-        (folder / _SHEET).unlink(missing_ok=True)
+            (folder / _SHEET).unlink()
         (folder / "name").write_text(model.name if not isinstance(model, UrlFile) else without_secrets(model.url))
         fetched = self._fetch(model, folder, progress)
         licence = model.licence if isinstance(model, BuiltinModel) else None
