@@ -97,7 +97,9 @@ def _read(file: Path) -> Iterator[tuple[str, str, str]]:
         return  # pip passes over what it may not read
     except (configparser.Error, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(f"{file}: not a configuration of pip ({reason}); expected sections and name = value") from error
+        raise UsageError(
+            f"{file}: not a configuration of pip ({reason}); expected sections and name = value"
+        ) from error
     for section in parser.sections():
         for name, value in parser.items(section):
             yield section, name.removeprefix("--").lower().replace("_", "-"), value

@@ -23,7 +23,7 @@ from selfee.errors import DownloadError
 from selfee.weights.disk import check_space, disk_error, put_in_place
 from selfee.weights.transport import Opened, Secret, Transport, without_secrets
 
-_BLOCK = 1 << 18  # bytes read and written at once
+_BLOCK = 1 << 18  # bytes of a local file read and written at once
 _MAX_ATTEMPTS = 60  # however much each brought
 _LONGEST_WAIT = 30.0  # seconds between attempts, whatever the server asks for
 _RETRYABLE = (408, 425, 429, 500, 502, 503, 504, 529)
@@ -281,7 +281,7 @@ class _Download:
         limit = min(self.wanted.max_bytes, self.total if self.total is not None else self.wanted.max_bytes)
         is_checked = self.done > 0
         try:
-            for block in response.iter_raw(_BLOCK):
+            for block in response.iter_raw():  # no block size: it would hold back bytes that a cut then loses
                 if self.done + len(block) > limit:
                     raise self._too_large()
                 self._write(block)
