@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -88,6 +89,21 @@ def _places(config: IndexConfig, package: str) -> Iterator[str]:
 def _links(place: str, transport: Transport, secrets: tuple[Secret, ...]) -> list[WheelLink]:
     if urlsplit(place).scheme == "file":
         return _local_links(Path(unquote(urlsplit(place).path)))
+    body, kind, base = _load_page(place, transport, secrets)
+    # A page from the network has no business naming files of this machine.
+    return [link for link in parse_page(body, kind, base, secrets) if urlsplit(link.url).scheme != "file"]
+
+
+def _load_page(place: str, transport: Transport, secrets: tuple[Secret, ...]) -> tuple[bytes, str, str]:
+    """Content, media type and final address of a page; tried again once if the network fails."""
+    try:
+        return _load_page_once(place, transport, secrets)
+    except httpx2.TransportError:
+        time.sleep(transport.network.backoff_seconds)
+        return _load_page_once(place, transport, secrets)
+
+
+def _load_page_once(place: str, transport: Transport, secrets: tuple[Secret, ...]) -> tuple[bytes, str, str]:
     with transport.get(place, {"accept": _ACCEPT}, secrets) as opened:
         response = opened.response
         if response.status_code != 200:
@@ -98,9 +114,7 @@ def _links(place: str, transport: Transport, secrets: tuple[Secret, ...]) -> lis
             if len(body) > _MAX_PAGE:
                 raise DownloadError(f"{without_secrets(place)}: an index page of more than {_MAX_PAGE} bytes")
         kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
-        base = str(response.url)
-    # A page from the network has no business naming files of this machine.
-    return [link for link in parse_page(body, kind, base, secrets) if urlsplit(link.url).scheme != "file"]
+        return body, kind, str(response.url)
 
 
 def _local_links(path: Path) -> list[WheelLink]:

@@ -139,6 +139,8 @@ class Transport:
             self._clients[is_trusted] = httpx2.Client(
                 headers={"user-agent": "selfee", "accept-encoding": "identity"},
                 timeout=httpx2.Timeout(network.stall_seconds, connect=network.connect_seconds),
+                # A kept connection may die unseen between two requests; so few are made that a new one each is cheap.
+                limits=httpx2.Limits(max_keepalive_connections=0),
                 follow_redirects=False,
                 trust_env=network.use_environment,
                 proxy=network.proxy,
