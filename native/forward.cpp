@@ -1,0 +1,156 @@
+// The forward pass of one batch of tokens: the same steps in the same order as llama/reference.py.
+//
+// Every value is computed by one thread in a fixed order from values of its own token (attention: and the cache), so a
+// token's logits have the same bits alone, in any batch, and with any number of threads.
+#include "forward.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace selfee {
+namespace {
+
+constexpr int64_t kSmallPart = 16;  // rows of a matrix that are not worth giving to another thread
+
+void grow(std::vector<float>& buffer, int64_t size) {
+    if (int64_t(buffer.size()) < size) buffer.resize(size_t(size));
+}
+
+}  // namespace
+
+Transformer::Transformer(Shape given, int threads) : shape(std::move(given)), ops_(ops_named(isa_name())), pool_(threads) {}
+
+bool Transformer::forward(KvCache& cache, const int32_t* tokens, int64_t n, int64_t first, float* logits,
+                          int64_t logit_rows, const std::function<bool()>& interrupted) {
+    const std::lock_guard<std::mutex> one_at_a_time(mutex_);
+    for (int64_t done = 0; done < n; done += kBatch) {
+        const int64_t batch = std::min(kBatch, n - done);
+        embed(tokens + done, batch);
+        rotation_.set(first + done, batch, shape.rope_frequencies);
+        for (int64_t layer = 0; layer < shape.layers; ++layer) {
+            if (interrupted()) return false;
+            attend(layers[size_t(layer)], cache, layer, batch, first + done);
+            feed_forward(layers[size_t(layer)], batch);
+        }
+        const int64_t wanted = std::min(batch, done + batch - (n - logit_rows));
+        if (wanted <= 0) continue;
+        normalise(x_.data() + (batch - wanted) * shape.width, final_norm, wanted);
+        multiply({{&head, logits}}, normed_.data(), wanted);
+        logits += wanted * shape.vocabulary;
+    }
+    return true;
+}
+
+void Transformer::embed(const int32_t* tokens, int64_t n) {
+    grow(x_, n * shape.width);
+    for (int64_t t = 0; t < n; ++t)
+        dequantize(embedding.type, embedding.data + size_t(tokens[t]) * embedding.row_bytes, shape.width,
+                   x_.data() + t * shape.width);
+}
+
+void Transformer::attend(const Layer& layer, KvCache& cache, int64_t index, int64_t n, int64_t first) {
+    const int64_t q_width = shape.heads * shape.head_dim, kv_width = shape.kv_heads * shape.head_dim;
+    grow(q_, n * q_width), grow(k_, n * kv_width), grow(v_, n * kv_width);
+    grow(attended_, n * q_width), grow(delta_, n * shape.width);
+    normalise(x_.data(), layer.attention_norm, n);
+    multiply({{&layer.q, q_.data()}, {&layer.k, k_.data()}, {&layer.v, v_.data()}}, normed_.data(), n);
+    pool_.each(n, part_of(n), [&](int64_t begin, int64_t end, int) {
+        for (int64_t t = begin; t < end; ++t) {
+            shape_heads(layer, q_.data() + t * q_width, shape.heads, layer.q_bias, layer.q_norm, t);
+            shape_heads(layer, k_.data() + t * kv_width, shape.kv_heads, layer.k_bias, layer.k_norm, t);
+            float* v = v_.data() + t * kv_width;
+            if (!layer.v_bias.empty()) ops_.add(v, layer.v_bias.data(), kv_width);
+            for (int64_t head = 0; head < shape.kv_heads; ++head) {
+                const int64_t at = head * shape.head_dim;
+                cache.store(ops_, index, head, first + t, k_.data() + t * kv_width + at, v + at);
+            }
+        }
+    });
+    attention_.run(ops_, pool_, cache, index, q_.data(), n, first, shape.heads, attended_.data());
+    multiply({{&layer.output, delta_.data()}}, attended_.data(), n);
+    add(delta_, n);
+}
+
+// Bias, norm and rotation of the queries or keys of one token, in place.
+void Transformer::shape_heads(const Layer& layer, float* x, int64_t heads, const std::vector<float>& bias,
+                              const std::vector<float>& norm, int64_t token) const {
+    if (!bias.empty()) ops_.add(x, bias.data(), heads * shape.head_dim);
+    for (float* head = x; head < x + heads * shape.head_dim; head += shape.head_dim) {
+        if (!norm.empty()) ops_.rms_norm(head, norm.data(), shape.norm_epsilon, shape.head_dim, head);
+        rotation_.turn(head, token, shape.rope_layout);
+    }
+}
+
+void Transformer::feed_forward(const Layer& layer, int64_t n) {
+    grow(gate_, n * shape.hidden), grow(up_, n * shape.hidden);
+    normalise(x_.data(), layer.feed_forward_norm, n);
+    multiply({{&layer.gate, gate_.data()}, {&layer.up, up_.data()}}, normed_.data(), n);
+    pool_.each(n, part_of(n), [&](int64_t begin, int64_t end, int) {
+        ops_.swiglu(gate_.data() + begin * shape.hidden, up_.data() + begin * shape.hidden, (end - begin) * shape.hidden);
+    });
+    multiply({{&layer.down, delta_.data()}}, gate_.data(), n);
+    add(delta_, n);
+}
+
+void Transformer::normalise(const float* x, const std::vector<float>& weight, int64_t n) {
+    grow(normed_, n * shape.width);
+    pool_.each(n, part_of(n), [&](int64_t begin, int64_t end, int) {
+        for (int64_t t = begin; t < end; ++t)
+            ops_.rms_norm(x + t * shape.width, weight.data(), shape.norm_epsilon, shape.width, normed_.data() + t * shape.width);
+    });
+}
+
+void Transformer::add(const std::vector<float>& y, int64_t n) {
+    pool_.each(n, part_of(n), [&](int64_t begin, int64_t end, int) {
+        ops_.add(x_.data() + begin * shape.width, y.data() + begin * shape.width, (end - begin) * shape.width);
+    });
+}
+
+void Transformer::prepare(const Matrix& matrix, const float* x, int64_t n) {
+    activations_.reshape(activation_kind(matrix.type), n, matrix.cols);
+    pool_.each(n, part_of(n), [&](int64_t begin, int64_t end, int) {
+        prepare_rows(activations_, x, matrix.cols, begin, end);
+    });
+}
+
+// out = matrix . x for each product. Neighbours that want the same kind of activations share them and one loop.
+void Transformer::multiply(std::initializer_list<Product> products, const float* x, int64_t n) {
+    const Product* next = products.begin();
+    while (next != products.end()) {
+        const Product* const start = next;
+        const ActivationKind kind = activation_kind(start->matrix->type);
+        prepare(*start->matrix, x, n);
+        int64_t rows = 0;
+        for (; next != products.end() && activation_kind(next->matrix->type) == kind; ++next) rows += next->matrix->rows;
+        const int64_t wanted = std::max(kSmallPart, rows / (8 * pool_.threads()));
+        // Parts are counted matrix by matrix, since each may have its own granularity.
+        const auto part_rows = [wanted](const Matrix& w) {
+            const int64_t grain = row_granularity(w);
+            return (wanted + grain - 1) / grain * grain;
+        };
+        const auto parts_of = [&](const Matrix& w) { return (w.rows + part_rows(w) - 1) / part_rows(w); };
+        int64_t parts = 0;
+        for (const Product* p = start; p != next; ++p) parts += parts_of(*p->matrix);
+        pool_.each(parts, 1, [&](int64_t begin, int64_t end, int) {
+            for (int64_t part = begin; part < end; ++part) {
+                const Product* p = start;
+                int64_t own = part;
+                while (own >= parts_of(*p->matrix)) own -= parts_of(*p++->matrix);
+                const int64_t from = own * part_rows(*p->matrix), to = std::min(from + part_rows(*p->matrix), p->matrix->rows);
+                matmul_rows(*p->matrix, activations_, from, to, p->out, p->matrix->rows);
+            }
+        });
+    }
+}
+
+// How many of n tokens a thread takes at a time in loops over tokens.
+int64_t Transformer::part_of(int64_t n) const { return std::max<int64_t>(4, n / (4 * pool_.threads())); }
+
+size_t Transformer::scratch_bytes(const Shape& s, int64_t tokens) {
+    const auto batch = size_t(std::min(tokens, kBatch));
+    const auto attention = size_t(2 * s.heads + 2 * s.kv_heads) * size_t(s.head_dim);
+    const auto widest = size_t(std::max({s.width, s.hidden, s.heads * s.head_dim}));
+    return batch * sizeof(float) * (3 * size_t(s.width) + attention + 2 * size_t(s.hidden) + 2 * widest);
+}
+
+}  // namespace selfee

@@ -1,0 +1,78 @@
+// A decoder-only transformer of the LLaMA family: weights, scratch memory, and the pass from tokens to logits.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "attention.h"
+#include "matmul/matmul.h"
+#include "rope.h"
+#include "threads.h"
+
+namespace selfee {
+
+struct Shape {
+    int64_t layers = 0, width = 0, heads = 0, kv_heads = 0, head_dim = 0, hidden = 0, vocabulary = 0;
+    float norm_epsilon = 1e-5f;
+    RopeLayout rope_layout = RopeLayout::Neighbours;
+    std::vector<double> rope_frequencies;  // radians per position, one for each pair
+};
+
+struct Layer {
+    std::vector<float> attention_norm, feed_forward_norm;
+    Matrix q, k, v, output, gate, up, down;
+    std::vector<float> q_bias, k_bias, v_bias;  // empty = none
+    std::vector<float> q_norm, k_norm;          // empty = none; one weight for each value of a head
+};
+
+// Memory behind the weights belongs to the caller and must outlive the model. Shapes are checked before they get here.
+class Transformer {
+public:
+    static constexpr int64_t kBatch = 256;  // tokens that go through the layers together; more are done in turns
+
+    Transformer(Shape shape, int threads);
+
+    Shape shape;
+    Matrix embedding, head;  // head: the output matrix, the same as the embedding where weights are tied
+    std::vector<float> final_norm;
+    std::vector<Layer> layers;
+
+    // Evaluates n tokens at positions first .. first + n - 1 after those in the cache. Writes the logits of the last
+    // `logit_rows` tokens (0 to n), [logit_rows][vocabulary]. `interrupted` is asked between layers; true ends the work,
+    // and forward returns false. One call at a time: others wait.
+    bool forward(KvCache& cache, const int32_t* tokens, int64_t n, int64_t first, float* logits, int64_t logit_rows,
+                 const std::function<bool()>& interrupted);
+
+    int threads() const { return pool_.threads(); }
+    // Bytes that a forward pass of `tokens` tokens needs besides weights, cache and logits.
+    static size_t scratch_bytes(const Shape& shape, int64_t tokens);
+
+private:
+    struct Product {
+        const Matrix* matrix;
+        float* out;  // [tokens][matrix rows]
+    };
+
+    void embed(const int32_t* tokens, int64_t n);
+    void attend(const Layer& layer, KvCache& cache, int64_t index, int64_t n, int64_t first);
+    void feed_forward(const Layer& layer, int64_t n);
+    void normalise(const float* x, const std::vector<float>& weight, int64_t n);
+    void prepare(const Matrix& matrix, const float* x, int64_t n);
+    void multiply(std::initializer_list<Product> products, const float* x, int64_t n);
+    void shape_heads(const Layer& layer, float* x, int64_t heads, const std::vector<float>& bias,
+                     const std::vector<float>& norm, int64_t token) const;
+    void add(const std::vector<float>& y, int64_t n);
+    int64_t part_of(int64_t n) const;
+
+    const Ops& ops_;
+    ThreadPool pool_;
+    std::mutex mutex_;
+    Activations activations_;
+    Rotation rotation_;
+    Attention attention_;
+    std::vector<float> x_, normed_, q_, k_, v_, attended_, delta_, gate_, up_;
+};
+
+}  // namespace selfee

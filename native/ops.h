@@ -1,0 +1,35 @@
+// Everything in the forward pass that is not a matmul, as one table for each instruction set; all give the same bits.
+#pragma once
+#include <cstdint>
+
+namespace selfee {
+
+constexpr int64_t kKeyBlock = 16;  // positions whose keys lie side by side: [head_dim][16] halves
+
+struct Ops {
+    // out = x / sqrt(mean(x^2) + eps) * weight, for n values. The squares are summed in double, column c in lane c mod 8.
+    void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n, float* out);
+    // x += y
+    void (*add)(float* x, const float* y, int64_t n);
+    // gate = gate / (1 + e^-gate) * up
+    void (*swiglu)(float* gate, const float* up, int64_t n);
+    void (*to_halves)(const float* x, int64_t n, uint16_t* out);
+    // out[row][position] = scale * sum over d of q[row][d] * k[d][position], d in order, for `blocks` blocks of keys.
+    void (*scores)(const float* q, int64_t q_stride, int64_t rows, const uint16_t* keys, int64_t blocks,
+                   int64_t head_dim, float scale, float* out, int64_t out_stride);
+    // scores[i] = e^(scores[i] - max(scores)) for n (a multiple of 8) values; the largest and the sum.
+    void (*softmax)(float* scores, int64_t n, float* largest, float* sum);
+    // out[row][d] += sum over positions of p[row][position] * v[position][d], positions in order; width a multiple of 8.
+    void (*weigh)(const float* p, int64_t p_stride, int64_t rows, const uint16_t* values, int64_t positions,
+                  int64_t width, float* out, int64_t out_stride);
+    // out = out * a + x * b
+    void (*blend)(float* out, float a, const float* x, float b, int64_t n);
+};
+
+const Ops& scalar_ops();
+const Ops& avx2_ops();
+
+// The table for an instruction set of dispatch.cpp.
+const Ops& ops_named(const char* isa);
+
+}  // namespace selfee

@@ -1,0 +1,98 @@
+// Eight floats at once, written so that every instruction set computes the same bits.
+//
+// Included once by each instruction set's file, inside that file's own anonymous namespace: nothing here may be shared
+// between them, or the linker could hand AVX2 code to a machine without it. Hence no standard library either.
+#pragma once
+#include <cstdint>
+
+#include "blocks.h"
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#pragma GCC diagnostic ignored "-Wpsabi"
+
+namespace selfee {
+namespace {
+
+typedef float F8 __attribute__((vector_size(32)));
+typedef int32_t I8 __attribute__((vector_size(32)));
+typedef float F4 __attribute__((vector_size(16)));
+typedef double D4 __attribute__((vector_size(32)));
+
+inline F8 load8(const float* from) {
+    F8 v;
+    __builtin_memcpy(&v, from, sizeof v);
+    return v;
+}
+
+inline void store8(float* to, F8 v) { __builtin_memcpy(to, &v, sizeof v); }
+
+inline F8 all8(float v) { return F8{v, v, v, v, v, v, v, v}; }
+
+// a * b + c with one rounding.
+inline F8 fma8(F8 a, F8 b, F8 c) {
+#if defined(__FMA__)
+    return _mm256_fmadd_ps(a, b, c);
+#else
+    for (int lane = 0; lane < 8; ++lane) c[lane] = __builtin_fmaf(a[lane], b[lane], c[lane]);
+    return c;
+#endif
+}
+
+inline F8 load_halves8(const uint16_t* from) {
+#if defined(__F16C__)
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+#else
+    F8 v;
+    for (int lane = 0; lane < 8; ++lane) v[lane] = half_to_float(from[lane]);
+    return v;
+#endif
+}
+
+inline void store_halves8(uint16_t* to, F8 v) {
+#if defined(__F16C__)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#else
+    for (int lane = 0; lane < 8; ++lane) to[lane] = float_to_half(v[lane]);
+#endif
+}
+
+// The first `count` of eight floats; the rest is `fill`.
+inline F8 load_some8(const float* from, int64_t count, float fill) {
+    F8 v = all8(fill);
+    for (int64_t lane = 0; lane < count; ++lane) v[lane] = from[lane];
+    return v;
+}
+
+inline void store_some8(float* to, F8 v, int64_t count) {
+    for (int64_t lane = 0; lane < count; ++lane) to[lane] = v[lane];
+}
+
+// Lanes are summed in halves: 4, 2, 1.
+inline float sum8(F8 v) {
+    return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+}
+
+// e^x, relative error below 2e-7 (tests/native/test_forward.py); 0 below -87.3, NaN for NaN, no infinity: x is capped at 88.
+// x = n ln 2 + r with |r| <= ln 2 / 2; e^r by the first terms of its series, fitted at the ends (Cephes expf).
+inline F8 exp8(F8 x) {
+    const F8 low = all8(-87.33654f), high = all8(88.0f), shift = all8(12582912.0f);  // 1.5 * 2^23: rounds to an integer
+    const I8 vanishes = x < low;
+    x = x > high ? high : x;
+    const F8 shifted = fma8(x, all8(1.44269504088896341f), shift), n = shifted - shift;
+    F8 r = fma8(n, all8(-0.693359375f), x);
+    r = fma8(n, all8(2.12194440e-4f), r);
+    F8 p = all8(1.9875691500e-4f);
+    p = fma8(p, r, all8(1.3981999507e-3f));
+    p = fma8(p, r, all8(8.3334519073e-3f));
+    p = fma8(p, r, all8(4.1665795894e-2f));
+    p = fma8(p, r, all8(1.6666665459e-1f));
+    p = fma8(p, r, all8(5.0000001201e-1f));
+    p = fma8(p, r * r, r) + all8(1.0f);
+    const F8 power = (F8)(((I8)shifted + 127) << 23);  // the low bits of `shifted` are n
+    return vanishes ? all8(0.0f) : p * power;
+}
+
+}  // namespace
+}  // namespace selfee

@@ -1,0 +1,99 @@
+// The pool: workers spin for a while after a loop, because the next one usually follows within microseconds, then sleep.
+#include "threads.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace selfee {
+namespace {
+
+constexpr uint64_t kOpen = 1u << 31, kInside = kOpen - 1;
+constexpr int kSpins = 8000;       // some hundred microseconds: longer than the pause between two tokens
+constexpr int kSpinsToYield = 200;  // waiting for a thread that the system may have put aside
+
+void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(int threads) : threads_(std::max(1, threads)), process_(getpid()) {
+    for (int thread = 1; thread < threads_; ++thread) workers_.emplace_back([this, thread] { work(thread); });
+}
+
+ThreadPool::~ThreadPool() {
+    if (getpid() != process_) {  // a fork: the threads are not here, and their handles can neither be joined nor dropped
+        new std::vector<std::thread>(std::move(workers_));
+        return;
+    }
+    stop_ = true;
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        wake_.notify_all();
+    }
+    for (auto& worker : workers_) worker.join();
+}
+
+void ThreadPool::run(int64_t count, int64_t grain, void* context, Call call) {
+    if (count <= 0) return;
+    if (count <= grain || workers_.empty() || getpid() != process_) return call(context, 0, count, 0);
+    context_ = context;
+    call_ = call;
+    count_ = count;
+    grain_ = std::max<int64_t>(1, grain);
+    next_.store(0, std::memory_order_relaxed);
+    state_.store(((state_.load() >> 32) + 1) << 32 | kOpen);
+    if (sleepers_.load() > 0) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        wake_.notify_all();
+    }
+    take_parts(0);
+    // Threads that have not entered by now find the loop closed: nobody waits for one that the system has put aside.
+    state_.fetch_and(~kOpen);
+    for (int spins = 0; (state_.load(std::memory_order_acquire) & kInside) != 0; ++spins)
+        spins < kSpinsToYield ? pause() : std::this_thread::yield();
+}
+
+void ThreadPool::take_parts(int thread) {
+    for (;;) {
+        const int64_t begin = next_.fetch_add(grain_, std::memory_order_relaxed);
+        if (begin >= count_) return;
+        call_(context_, begin, std::min(begin + grain_, count_), thread);
+    }
+}
+
+void ThreadPool::work(int thread) {
+    uint64_t seen = 0;
+    while ((seen = wait_for_loop(seen)) != 0) {
+        uint64_t state = state_.load();
+        while ((state >> 32) == seen && (state & kOpen) != 0) {
+            if (!state_.compare_exchange_weak(state, state + 1)) continue;
+            take_parts(thread);
+            state_.fetch_sub(1, std::memory_order_release);
+            break;
+        }
+    }
+}
+
+// The number of an open loop other than `last_seen`; 0 when the pool ends.
+uint64_t ThreadPool::wait_for_loop(uint64_t last_seen) {
+    const auto ready = [&] {
+        const uint64_t state = state_.load();
+        return (state >> 32) != last_seen && (state & kOpen) != 0;
+    };
+    for (int spins = 0; spins < kSpins; ++spins) {
+        if (stop_.load(std::memory_order_relaxed)) return 0;
+        if (ready()) return state_.load() >> 32;
+        pause();
+    }
+    std::unique_lock<std::mutex> lock(mutex_);
+    sleepers_.fetch_add(1);
+    wake_.wait(lock, [&] { return stop_.load() || ready(); });
+    sleepers_.fetch_sub(1);
+    return stop_ ? 0 : state_.load() >> 32;
+}
+
+}  // namespace selfee
