@@ -1,4 +1,202 @@
-// Binds the forward pass, sessions and sampling.
+// Binds the forward pass, sessions and sampling.  Every shape and token is checked here; below, nothing is.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
-void bind_model(nanobind::module_&) {}
+#include <algorithm>
+#include <memory>
+#include <stdexcept>
+#include <string>
+
+#include "forward.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace selfee {
+namespace {
+
+using Blocks = nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu>;
+using Tensors = nb::typed<nb::dict, nb::str, nb::object>;
+using Tokens = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Logits = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
+
+[[noreturn]] void refuse(const std::string& what) { throw nb::value_error(what.c_str()); }
+
+void require(bool condition, const char* what) {
+    if (!condition) refuse(what);
+}
+
+// The weights by name, handed out as the forward pass wants them, each checked against the size it must have.
+class Weights {
+public:
+    explicit Weights(Tensors tensors) : tensors_(std::move(tensors)) {}
+
+    // A tensor is (type number, raw blocks).
+    Matrix matrix(const std::string& name, int64_t rows, int64_t cols) const {
+        const nb::tuple pair = nb::cast<nb::tuple>(found(name));
+        require(pair.size() == 2, "a matrix is (type, blocks)");
+        const auto type = static_cast<Type>(nb::cast<int32_t>(pair[0]));
+        const auto blocks = nb::cast<Blocks>(pair[1]);
+        const int64_t values = block_values(type);  // throws for a type that weights are not stored in
+        size_t row_bytes = 0, bytes = 0;
+        if (cols < 1 || cols % values != 0) refuse(name + ": rows of " + std::to_string(cols) + " values; expected a multiple of " + std::to_string(values));
+        if (__builtin_mul_overflow(size_t(cols / values), block_bytes(type), &row_bytes) ||
+            __builtin_mul_overflow(row_bytes, size_t(rows), &bytes) || rows < 1 || blocks.nbytes() != bytes)
+            refuse(name + ": " + std::to_string(blocks.nbytes()) + " bytes; expected " + std::to_string(bytes));
+        return {type, rows, cols, blocks.data(), row_bytes, nullptr};
+    }
+
+    std::vector<float> vector(const std::string& name, int64_t size) const {
+        const auto values = nb::cast<nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>>(found(name));
+        if (int64_t(values.shape(0)) != size)
+            refuse(name + ": " + std::to_string(values.shape(0)) + " values; expected " + std::to_string(size));
+        return {values.data(), values.data() + size};
+    }
+
+    std::vector<float> optional_vector(const std::string& name, int64_t size) const {
+        return tensors_.contains(name.c_str()) ? vector(name, size) : std::vector<float>();
+    }
+
+    bool has(const char* name) const { return tensors_.contains(name); }
+
+private:
+    nb::object found(const std::string& name) const {
+        if (!tensors_.contains(name.c_str())) refuse(name + ": missing");
+        return tensors_[name.c_str()];
+    }
+
+    Tensors tensors_;
+};
+
+Layer layer_of(const Weights& weights, const Shape& s, int64_t index) {
+    const std::string block = "blk." + std::to_string(index) + ".";
+    const int64_t q_width = s.heads * s.head_dim, kv_width = s.kv_heads * s.head_dim;
+    Layer layer;
+    layer.attention_norm = weights.vector(block + "attn_norm.weight", s.width);
+    layer.feed_forward_norm = weights.vector(block + "ffn_norm.weight", s.width);
+    layer.q = weights.matrix(block + "attn_q.weight", q_width, s.width);
+    layer.k = weights.matrix(block + "attn_k.weight", kv_width, s.width);
+    layer.v = weights.matrix(block + "attn_v.weight", kv_width, s.width);
+    layer.output = weights.matrix(block + "attn_output.weight", s.width, q_width);
+    layer.gate = weights.matrix(block + "ffn_gate.weight", s.hidden, s.width);
+    layer.up = weights.matrix(block + "ffn_up.weight", s.hidden, s.width);
+    layer.down = weights.matrix(block + "ffn_down.weight", s.width, s.hidden);
+    layer.q_bias = weights.optional_vector(block + "attn_q.bias", q_width);
+    layer.k_bias = weights.optional_vector(block + "attn_k.bias", kv_width);
+    layer.v_bias = weights.optional_vector(block + "attn_v.bias", kv_width);
+    layer.q_norm = weights.optional_vector(block + "attn_q_norm.weight", s.head_dim);
+    layer.k_norm = weights.optional_vector(block + "attn_k_norm.weight", s.head_dim);
+    return layer;
+}
+
+// The transformer and the Python objects whose memory it reads.
+class Model {
+public:
+    Model(int64_t layers, int64_t width, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t hidden,
+          int64_t vocabulary, float norm_epsilon, bool rope_halves, std::vector<double> rope_frequencies,
+          Tensors tensors, int threads)
+        : kept_(tensors) {
+        constexpr int64_t limit = int64_t(1) << 31;
+        for (const int64_t size : {layers, width, heads, kv_heads, head_dim, hidden, vocabulary})
+            require(0 < size && size < limit, "a size is not within 1 .. 2^31 - 1");
+        require(heads % kv_heads == 0, "heads are not a multiple of kv_heads");
+        require(heads * head_dim < limit, "heads x head_dim is too large");
+        require(2 * int64_t(rope_frequencies.size()) <= head_dim, "more rotated values than a head has");
+        require(1 <= threads && threads <= 1024, "threads are not within 1 .. 1024");
+        Shape shape{layers, width, heads, kv_heads, head_dim, hidden, vocabulary, norm_epsilon,
+                    rope_halves ? RopeLayout::Halves : RopeLayout::Neighbours, std::move(rope_frequencies)};
+        const Weights weights(tensors);
+        transformer_ = std::make_unique<Transformer>(shape, threads);
+        transformer_->embedding = weights.matrix("token_embd.weight", vocabulary, width);
+        transformer_->head =
+            weights.has("output.weight") ? weights.matrix("output.weight", vocabulary, width) : transformer_->embedding;
+        transformer_->final_norm = weights.vector("output_norm.weight", width);
+        for (int64_t index = 0; index < layers; ++index) transformer_->layers.push_back(layer_of(weights, shape, index));
+    }
+
+    Transformer& transformer() { return *transformer_; }
+    const Shape& shape() const { return transformer_->shape; }
+    size_t scratch_bytes(int64_t tokens) const { return Transformer::scratch_bytes(shape(), tokens); }
+
+private:
+    Tensors kept_;
+    std::unique_ptr<Transformer> transformer_;
+};
+
+bool never() { return false; }
+
+bool signal_arrived() {
+    const nb::gil_scoped_acquire locked;
+    return PyErr_CheckSignals() != 0;
+}
+
+class Session {
+public:
+    Session(nb::object model, int64_t capacity)
+        : owner_(model), model_(nb::cast<Model&>(model)),
+          cache_(model_.shape().layers, model_.shape().kv_heads, model_.shape().head_dim, checked(capacity)) {}
+
+    int64_t length() const { return length_; }
+    int64_t capacity() const { return cache_.capacity(); }
+
+    void truncate(int64_t length) {
+        if (length < 0 || length > length_)
+            refuse("truncate to " + std::to_string(length) + "; the session holds " + std::to_string(length_));
+        length_ = length;
+    }
+
+    Logits forward(const Tokens& tokens, int64_t logit_rows) {
+        const auto n = int64_t(tokens.shape(0)), vocabulary = model_.shape().vocabulary;
+        require(n <= cache_.capacity() - length_, "the context is full");
+        require(0 <= logit_rows && logit_rows <= n, "logit_rows is not within 0 .. number of tokens");
+        for (int64_t i = 0; i < n; ++i)
+            if (tokens.data()[i] < 0 || tokens.data()[i] >= vocabulary) refuse("token " + std::to_string(tokens.data()[i]) + " does not exist");
+        auto* logits = new float[size_t(std::max<int64_t>(1, logit_rows)) * size_t(vocabulary)];
+        const nb::capsule owner(logits, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+        // A few tokens are done before a signal could matter, and asking for Python's lock may take longer than they do.
+        bool (*const interrupted)() = n < kAskFrom ? never : signal_arrived;
+        bool done = false;
+        {
+            const nb::gil_scoped_release unlocked;
+            done = model_.transformer().forward(cache_, tokens.data(), n, length_, logits, logit_rows, interrupted);
+        }
+        if (!done) throw nb::python_error();
+        length_ += n;
+        return Logits(logits, {size_t(logit_rows), size_t(vocabulary)}, owner);
+    }
+
+private:
+    static constexpr int64_t kAskFrom = 16;
+
+    static int64_t checked(int64_t capacity) {
+        require(0 < capacity && capacity < int64_t(1) << 31, "capacity is not within 1 .. 2^31 - 1");
+        return capacity;
+    }
+
+    nb::object owner_;
+    Model& model_;
+    KvCache cache_;
+    int64_t length_ = 0;
+};
+
+}  // namespace
+}  // namespace selfee
+
+void bind_model(nb::module_& m) {
+    using namespace selfee;
+    nb::class_<Model>(m, "Model", "Weights bound to the forward pass; use selfee.llama.model.Model.")
+        .def(nb::init<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, float, bool, std::vector<double>,
+                      Tensors, int>(),
+             "layers"_a, "width"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "hidden"_a, "vocabulary"_a,
+             "norm_epsilon"_a, "rope_halves"_a, "rope_frequencies"_a, "tensors"_a, "threads"_a)
+        .def("scratch_bytes", &Model::scratch_bytes, "tokens"_a, "Memory of a forward pass besides weights and cache.");
+    nb::class_<Session>(m, "Session", "A cache of keys and values; use selfee.llama.model.Session.")
+        .def(nb::init<nb::object, int64_t>(), "model"_a, "capacity"_a)
+        .def_prop_ro("length", &Session::length, "Tokens evaluated.")
+        .def_prop_ro("capacity", &Session::capacity, "Tokens that fit.")
+        .def("truncate", &Session::truncate, "length"_a, "Keep this many tokens.")
+        .def("forward", &Session::forward, "tokens"_a, "logit_rows"_a,
+             "Evaluate tokens after those held; logits of the last `logit_rows` of them.");
+}

@@ -1,0 +1,216 @@
+"""A model ready to compute: mapped weights bound to the native forward pass, and conversations on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from selfee.errors import BadFileError, ContextOverflowError, ResourceError, SelfeeError, UsageError
+from selfee.llama.config import LlamaConfig
+from selfee.weights.checkpoint import Checkpoint, open_checkpoint
+from selfee.weights.quantize import dequantize
+
+if TYPE_CHECKING:
+    from selfee import _native as native_types
+
+_CELL = 2  # bytes of a cached value (float16)
+_KEY_BLOCK, _LANES = 16, 8  # positions and values are rounded up to these (native/ops.h)
+
+
+def memory_needed(checkpoint: Checkpoint, config: LlamaConfig, context_length: int) -> int:
+    """Bytes for the weights, one session of ``context_length`` tokens and the scratch memory of a forward pass."""
+    weights = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
+    return weights + cache_bytes(config, context_length) + _scratch_bytes(config)
+
+
+def cache_bytes(config: LlamaConfig, context_length: int) -> int:
+    """Bytes of a full session: keys and values of every layer, in float16."""
+    positions = -(-context_length // _KEY_BLOCK) * _KEY_BLOCK
+    padded = -(-config.head_dim // _LANES) * _LANES
+    return config.layers * config.kv_heads * (config.head_dim + padded) * positions * _CELL
+
+
+def _scratch_bytes(config: LlamaConfig) -> int:
+    widest = max(config.width, config.hidden, config.q_width)
+    per_token = 4 * (3 * config.width + 2 * config.q_width + 2 * config.kv_width + 2 * config.hidden + 2 * widest)
+    return 256 * per_token + config.vocabulary * 4
+
+
+def physical_cores() -> int:
+    """Cores that this process may run on; two hardware threads of one core count once."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    siblings: set[str] = set()
+    for cpu in allowed:
+        listed = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        name = f"cpu {cpu}"
+        with suppress(OSError):
+            name = listed.read_text(encoding="ascii", errors="replace")
+        siblings.add(name)
+    return max(1, len(siblings))
+
+
+class Model:
+    """Weights and their forward pass. One model serves any number of sessions, one computation at a time."""
+
+    def __init__(self, checkpoint: Checkpoint, context_length: int, threads: int, owned: bool) -> None:
+        """Use ``Model.load``."""
+        self.config = LlamaConfig.from_checkpoint(checkpoint)
+        self.checkpoint = checkpoint
+        self.context_length = context_length or self.config.context_length
+        self.threads = threads
+        self._owned = owned
+        self._native: native_types.Model | None = _bind(checkpoint, self.config, threads)
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: Checkpoint | str | Path,
+        *,
+        context_length: int | None = None,
+        threads: int | None = None,
+    ) -> Model:
+        """Bind a model file, or one already open, to the forward pass; weights stay mapped and are not copied.
+
+        ``context_length``: tokens a session can hold (None: what the file says). ``threads``: None is the number of
+        physical cores; any number gives the same results. Raises BadFileError, UnsupportedFileError, UsageError.
+        """
+        if context_length is not None and not 0 < context_length < 1 << 31:
+            raise UsageError(f"context_length: {context_length}; expected 1 or more tokens")
+        if threads is not None and not 1 <= threads <= 1024:
+            raise UsageError(f"threads: {threads}; expected 1 to 1024, or None for one per core")
+        owned = isinstance(checkpoint, str | Path)
+        opened = open_checkpoint(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
+        try:
+            return cls(opened, context_length or 0, threads or physical_cores(), owned)
+        except BaseException:
+            if owned:
+                opened.close()
+            raise
+
+    def new_session(self) -> Session:
+        """An empty conversation. Raises ResourceError if its cache does not fit into the address space."""
+        if self._native is None:
+            raise UsageError(f"{self.checkpoint.path}: the model is closed; expected an open one; load it again")
+        return Session(self, self._native)
+
+    def close(self) -> None:
+        """Let go of the weights; sessions still in use keep them until they are gone too."""
+        self._native = None
+        if self._owned:
+            self.checkpoint.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Session:
+    """One conversation: a cache of keys and values on one model, empty at first.
+
+    Its memory grows with the number of tokens evaluated, up to ``cache_bytes(config, context_length)``.
+    """
+
+    def __init__(self, model: Model, native_model: native_types.Model) -> None:
+        """Use ``Model.new_session``."""
+        self._model = model
+        try:
+            self._native: native_types.Session = _native().Session(native_model, model.context_length)
+        except MemoryError as error:
+            need = cache_bytes(model.config, model.context_length) / (1 << 30)
+            raise ResourceError(
+                f"{model.checkpoint.path}: the cache for {model.context_length} tokens needs {need:.1f} GiB, more than "
+                "there is; choose a smaller context_length"
+            ) from error
+
+    @property
+    def length(self) -> int:
+        """Tokens evaluated."""
+        return self._native.length
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that fit."""
+        return self._native.capacity
+
+    def truncate(self, length: int) -> None:
+        """Keep the first ``length`` tokens. Raises UsageError if there are fewer."""
+        if not 0 <= length <= self.length:
+            raise UsageError(f"truncate: {length} tokens to be kept of {self.length}; expected 0 to {self.length}")
+        self._native.truncate(length)
+
+    def forward(self, tokens: Sequence[int], logits_for: Literal["last", "all"] = "last") -> npt.NDArray[np.float32]:
+        """Evaluate tokens after those held; raw logits [1 or len(tokens), vocabulary].
+
+        The bits of a token's logits depend on the tokens up to it, never on how they were divided into calls. Raises
+        ContextOverflowError (nothing is computed then), UsageError for no tokens or one that does not exist.
+        """
+        ids = np.asarray(tokens, dtype=np.int64)
+        vocabulary, room = self._model.config.vocabulary, self.context_length - self.length
+        if ids.ndim != 1 or ids.size == 0:
+            raise UsageError("forward: no tokens; expected at least one")
+        if ids.size > room:
+            raise ContextOverflowError(
+                f"{self._model.checkpoint.path}: {ids.size} tokens to evaluate; room for {room} after the "
+                f"{self.length} held; shorten the text or use a context_length above {self.context_length}"
+            )
+        if ids.min() < 0 or ids.max() >= vocabulary:
+            wrong = int(ids[(ids < 0) | (ids >= vocabulary)][0])
+            raise UsageError(f"forward: token {wrong} does not exist; expected 0 to {vocabulary - 1}")
+        self._model.checkpoint.verify_unchanged()
+        try:
+            return self._native.forward(ids.astype(np.int32), ids.size if logits_for == "all" else 1)
+        except MemoryError as error:
+            raise ResourceError(
+                f"{self._model.checkpoint.path}: not enough memory to evaluate {ids.size} tokens; close other programs "
+                "or choose a smaller context_length"
+            ) from error
+
+
+def _native() -> ModuleType:
+    try:
+        from selfee import _native as native
+    except ImportError as error:
+        raise SelfeeError(
+            f"selfee._native: cannot be imported ({error}); expected the compiled kernels beside the Python files; "
+            "run `make setup` in a checkout, or install selfee again with pip"
+        ) from error
+    return native
+
+
+def _bind(checkpoint: Checkpoint, config: LlamaConfig, threads: int) -> native_types.Model:
+    tensors: dict[str, object] = {}
+    for name, tensor in checkpoint.tensors.items():
+        blocks = checkpoint.read(name)
+        small = len(tensor.shape) == 1  # norms and biases: a few kilobytes, computed with in float32
+        tensors[name] = dequantize(tensor.type, blocks) if small else (int(tensor.type), blocks)
+    try:
+        model: native_types.Model = _native().Model(
+            layers=config.layers,
+            width=config.width,
+            heads=config.heads,
+            kv_heads=config.kv_heads,
+            head_dim=config.head_dim,
+            hidden=config.hidden,
+            vocabulary=config.vocabulary,
+            norm_epsilon=config.norm_epsilon,
+            rope_halves=config.rope_halves,
+            rope_frequencies=list(config.rope_frequencies),
+            tensors=tensors,
+            threads=threads,
+        )
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise BadFileError(
+            f"{checkpoint.path}: tensors do not fit the configuration: {error}; the file is damaged; fetch it again"
+        ) from error
+    return model

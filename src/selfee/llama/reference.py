@@ -1,0 +1,95 @@
+"""The forward pass in NumPy: what ``native/forward.cpp`` means, in the same steps and the same order.
+
+Weights are de-quantised to float32 and activations stay float32, so quantised models differ from the native pass by the
+rounding of activations to 8 bits (tests/llama/test_model.py says how much). Shapes: T tokens, D width, H heads,
+K heads of keys, P positions, E head_dim, F hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from selfee.llama.config import LlamaConfig
+from selfee.llama.rope import rotate
+from selfee.weights.checkpoint import Checkpoint
+from selfee.weights.quantize import dequantize
+
+Floats = npt.NDArray[np.float32]
+
+
+class ReferenceSession:
+    """A conversation on the slow twin; the same face as ``selfee.llama.model.Session``."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.config = LlamaConfig.from_checkpoint(checkpoint)
+        self._weights = {
+            name: dequantize(tensor.type, checkpoint.read(name)).reshape(tensor.shape)
+            for name, tensor in checkpoint.tensors.items()
+        }
+        empty = np.zeros((0, self.config.kv_heads, self.config.head_dim), dtype=np.float16)
+        self._keys = [
+            empty
+        ] * self.config.layers  # a layer's keys and values: [P, K, E], float16 as in the native cache
+        self._values = [empty] * self.config.layers
+
+    @property
+    def length(self) -> int:
+        return len(self._keys[0])
+
+    def truncate(self, length: int) -> None:
+        self._keys = [keys[:length] for keys in self._keys]
+        self._values = [values[:length] for values in self._values]
+
+    def forward(self, tokens: Sequence[int], logits_for: str = "last") -> Floats:
+        weights, config = self._weights, self.config
+        positions = self.length + np.arange(len(tokens))
+        x_TD = weights["token_embd.weight"][np.asarray(tokens)]
+        for layer in range(config.layers):
+            block = {name.split(".", 2)[2]: w for name, w in weights.items() if name.startswith(f"blk.{layer}.")}
+            x_TD = x_TD + self._attention(block, layer, self._norm(x_TD, block["attn_norm.weight"]), positions)
+            x_TD = x_TD + _feed_forward(block, self._norm(x_TD, block["ffn_norm.weight"]))
+        wanted = x_TD if logits_for == "all" else x_TD[-1:]
+        head = weights["token_embd.weight" if config.tied else "output.weight"]  # [V, D]
+        logits: Floats = self._norm(wanted, weights["output_norm.weight"]) @ head.T
+        return logits
+
+    def _norm(self, x: Floats, weight: Floats) -> Floats:
+        mean = np.mean(np.square(x).astype(np.float64), axis=-1, keepdims=True).astype(np.float32)
+        normed: Floats = x * (np.float32(1) / np.sqrt(mean + np.float32(self.config.norm_epsilon))) * weight
+        return normed
+
+    def _attention(
+        self, block: dict[str, Floats], layer: int, x_TD: Floats, positions: npt.NDArray[np.int64]
+    ) -> Floats:
+        q_THE, k_TKE, v_TKE = (self._heads(block, part, x_TD, positions) for part in ("attn_q", "attn_k", "attn_v"))
+        keys = self._keys[layer] = np.concatenate([self._keys[layer], k_TKE.astype(np.float16)])
+        values = self._values[layer] = np.concatenate([self._values[layer], v_TKE.astype(np.float16)])
+        group = self.config.heads // self.config.kv_heads  # heads of queries that share a head of keys
+        k_each, v_each = (np.repeat(cached.astype(np.float32), group, axis=1) for cached in (keys, values))  # [P, H, E]
+        scores_THP = np.einsum("the,phe->thp", q_THE, k_each) / np.float32(np.sqrt(self.config.head_dim))
+        visible_TP = np.arange(len(keys)) <= positions[:, None]
+        scores_THP = np.where(visible_TP[:, None], scores_THP, np.float32(-np.inf))
+        weights_THP = np.exp(scores_THP - scores_THP.max(axis=-1, keepdims=True))
+        weights_THP /= weights_THP.sum(axis=-1, keepdims=True)
+        mixed_THE = np.einsum("thp,phe->the", weights_THP, v_each)
+        out_TD: Floats = mixed_THE.reshape(len(x_TD), -1) @ block["attn_output.weight"].T
+        return out_TD
+
+    def _heads(self, block: dict[str, Floats], part: str, x_TD: Floats, positions: npt.NDArray[np.int64]) -> Floats:
+        x = x_TD @ block[f"{part}.weight"].T
+        if f"{part}.bias" in block:
+            x = x + block[f"{part}.bias"]
+        x = x.reshape(len(x_TD), -1, self.config.head_dim)
+        if f"{part}_norm.weight" in block:
+            x = self._norm(x, block[f"{part}_norm.weight"])
+        return x if part == "attn_v" else rotate(x, positions, self.config.rope_frequencies, self.config.rope_halves)
+
+
+def _feed_forward(block: dict[str, Floats], x_TD: Floats) -> Floats:
+    gate_TF, up_TF = x_TD @ block["ffn_gate.weight"].T, x_TD @ block["ffn_up.weight"].T
+    silu_TF = gate_TF / (1 + np.exp(-gate_TF))
+    out_TD: Floats = (silu_TF * up_TF) @ block["ffn_down.weight"].T
+    return out_TD
