@@ -63,7 +63,7 @@ def check_architecture(checkpoint: Checkpoint) -> None:
     extra = [name for name in checkpoint.tensors if name not in expected]
     if extra:
         raise UnsupportedFileError(
-            f"{checkpoint.path}: tensors that a {dimensions.architecture} of {dimensions.n_layer} layers does not have: "
+            f"{checkpoint.path}: tensors foreign to {dimensions.architecture} with {dimensions.n_layer} layers: "
             f"{_some(extra)}; the file is damaged or a variant that selfee does not run"
         )
     for tensor in checkpoint.tensors.values():

@@ -93,7 +93,7 @@ class _Reader:
 
     def hyper(self) -> Hyper:
         start = self.at.offset
-        hyper = Hyper(*self.at.unpack(_HYPER, "the hyper-parameters"))
+        hyper = Hyper(*self.at.unpack(_HYPER, "the header"))
 
         def refuse(field: str, expected: str) -> None:
             raise self.file.bad(
