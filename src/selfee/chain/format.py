@@ -52,6 +52,12 @@ def follower(section: Section, number: int) -> tuple[Section, int]:
     return (Section.REVISION, number) if section is Section.FEEDBACK else (Section.FEEDBACK, number + 1)
 
 
+def next_headers(section: Section, number: int) -> tuple[str, ...]:
+    """Stop strings for a section that is asked for alone: the next header, and where models begin another task."""
+    name, next_number = follower(section, number)
+    return (f"\n### {_NAMES[name]} {next_number}:", "\n### Instruction:", _ANSWER[1:-1])
+
+
 def render_target(chain: Chain) -> str:
     """What the model writes after the prompt: all sections with their headers, without the end-of-text token.
 
@@ -60,15 +66,18 @@ def render_target(chain: Chain) -> str:
     return render_steps(chain.steps)
 
 
-def render_steps(steps: Sequence[Step]) -> str:
-    """See ``render_target``. Raises UsageError also if feedback is missing between two answers."""
+def render_steps(steps: Sequence[Step], *, check: bool = True) -> str:
+    """See ``render_target``. Raises UsageError also if feedback is missing between two answers.
+
+    Without ``check``, texts that could not be read back are written all the same: enough for a prompt.
+    """
     parts = []
     for index, step in enumerate(steps):
         section = Section.REVISION if index else Section.ANSWER
-        parts += [header(section, index), _checked(step.answer, section, index)]
+        parts += [header(section, index), _checked(step.answer, section, index, check)]
         if step.feedback is not None:
             number = index + 1
-            parts += [header(Section.FEEDBACK, number), _checked(step.feedback, Section.FEEDBACK, number)]
+            parts += [header(Section.FEEDBACK, number), _checked(step.feedback, Section.FEEDBACK, number, check)]
         elif index + 1 < len(steps):
             raise UsageError(f"chain: answer {index} has no feedback but a revision follows; expected feedback")
     return "".join(parts)
@@ -132,9 +141,9 @@ def _patterns(section: Section, number: int) -> tuple[re.Pattern[str], re.Patter
     return re.compile("".join(atoms)), re.compile(beginning)
 
 
-def _checked(text: str, section: Section, number: int) -> str:
+def _checked(text: str, section: Section, number: int, check: bool) -> str:
     expected = follower(section, number)
-    if "###" in text:
+    if check and "###" in text:
         for line_number, line in enumerate(text.split("\n"), start=1):
             if is_header(line, *expected):
                 raise UsageError(

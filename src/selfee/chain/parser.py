@@ -41,6 +41,11 @@ class ChainParser:
         """The current section's text so far, without what is held back."""
         return "".join(self._released)
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether text is held back because it may begin the next header."""
+        return bool(self._held)
+
     def feed(self, text: str) -> Iterator[Event]:
         """Yield what the text so far makes certain."""
         yield from self._start()

@@ -1,0 +1,53 @@
+"""Which attempt to deliver. Without a selector it is the last finished one; the last is not always the best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from selfee.chain.types import Chain
+from selfee.chain.verdict import find_score
+from selfee.errors import UsageError
+
+Selector = Callable[[Chain], int | None]
+"""Given an ended chain, the number of the step to deliver; None = the last finished one."""
+
+
+def last_finished(chain: Chain) -> int | None:
+    """The last finished answer."""
+    return None
+
+
+def highest_score(chain: Chain) -> int | None:
+    """The finished answer to which the critic gave the highest score (of several, the latest); None if it gave none.
+
+    The score is read from the feedback ("8/10"). A model's scores of its own text are biased: measure before trusting.
+    """
+    scores = {
+        number: score
+        for number, step in enumerate(chain.steps)
+        if step.answer_finished and (score := find_score(step.overruled or step.feedback or "")) is not None
+    }
+    return max(scores, key=lambda number: (scores[number], number), default=None)
+
+
+def least_doubted(chain: Chain) -> int | None:
+    """The finished answer that most likely needs no revision, by the verdicts' probabilities, if any."""
+    doubts = {
+        number: step.verdict.probability
+        for number, step in enumerate(chain.steps)
+        if step.answer_finished and step.verdict is not None and step.verdict.probability is not None
+    }
+    return min(doubts, key=lambda number: (doubts[number], -number), default=None)
+
+
+def select(chain: Chain, selector: Selector) -> int | None:
+    """Ask a selector and check its choice. Raises UsageError if it names no finished answer."""
+    number = selector(chain)
+    if number is not None and not (0 <= number < len(chain.steps) and chain.steps[number].answer_finished):
+        raise UsageError(
+            f"selector: chose answer {number} of {len(chain.steps)}; expected the number of a finished one"
+        )
+    return number
+
+
+SELECTORS: dict[str, Selector] = {"last": last_finished, "score": highest_score, "doubt": least_doubted}
