@@ -12,6 +12,14 @@ bool has_avx2() {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
            __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
 }
+
+#ifndef SELFEE_EMULATE_AVX512
+bool has_avx512() {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vnni");
+}
+#endif
 #endif
 
 std::string joined(const std::vector<std::string>& names) {
@@ -35,6 +43,11 @@ const Kernels& choose() {
 std::vector<std::string> supported_isas() {
     std::vector<std::string> names = {"scalar"};
 #if defined(__x86_64__)
+#ifdef SELFEE_EMULATE_AVX512
+    if (has_avx2()) names.push_back("avx512");  // before avx2: it runs when asked for, but is never the choice
+#else
+    if (has_avx512()) return {"scalar", "avx2", "avx512"};
+#endif
     if (has_avx2()) names.push_back("avx2");
 #endif
     return names;
@@ -46,6 +59,7 @@ const Kernels& kernels_named(const std::string& name) {
         if (one != name) continue;
 #if defined(__x86_64__)
         if (name == "avx2") return avx2_kernels();
+        if (name == "avx512") return avx512_kernels();
 #endif
         return scalar_kernels();
     }
@@ -62,6 +76,10 @@ const char* isa_name() { return active_kernels().name; }
 void matmul_rows(const Matrix& w, const Activations& a, int64_t row_begin, int64_t row_end, float* y, int64_t y_stride) {
     active_kernels().matmul(w, a, row_begin, row_end, y, y_stride);
 }
+
+void pack(Matrix&) {}
+
+size_t packed_bytes(const Matrix&) { return 0; }
 
 int64_t row_granularity(const Matrix&) { return active_kernels().row_tile; }
 

@@ -3,12 +3,13 @@
 
 #include "matmul/formats.h"
 #include "matmul/kernels.h"
+#include "matmul/limits.h"
 #include "matmul/tiles.h"
 
 namespace selfee {
 
 const Kernels& avx2_kernels() {
-    static constexpr Kernels kernels = {"avx2", kRowTile, prepare_tokens, matmul};
+    static constexpr Kernels kernels = {"avx2", kRowTile, prepare_tokens, matmul, read_all, multiply_bytes};
     return kernels;
 }
 

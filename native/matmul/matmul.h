@@ -60,6 +60,11 @@ void prepare_rows(Activations& a, const float* x, int64_t x_stride, int64_t begi
 void matmul_rows(const Matrix& w, const Activations& a, int64_t row_begin, int64_t row_end, float* y, int64_t y_stride);
 int64_t row_granularity(const Matrix& w);
 
+// Gives w the layout that the kernels in use are fastest with, in w.packed; does nothing where that is the file's own.
+// Costs packed_bytes(w) of memory and one pass over the weights.  Never changes a bit of a result.
+void pack(Matrix& w);
+size_t packed_bytes(const Matrix& w);
+
 // De-quantise `count` values starting at a block boundary. Bit-exact with weights/quants.py and kquants.py.
 void dequantize(Type type, const uint8_t* blocks, int64_t count, float* out);
 

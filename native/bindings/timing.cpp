@@ -1,0 +1,91 @@
+// Binds what benchmarks/kernels.py measures: loops that run in threads of their own, without Python in between.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+#include <vector>
+
+#include "bindings/checks.h"
+
+using namespace nb::literals;
+
+namespace selfee {
+namespace {
+
+constexpr int kMaxThreads = 256;
+
+// Runs work(thread) in `threads` threads that start together; seconds until the last has finished.
+template <class Work>
+double seconds_of(int threads, Work work) {
+    if (threads < 1 || threads > kMaxThreads) refuse("threads " + std::to_string(threads) + "; expected 1 to 256");
+    std::atomic<int> waiting{threads};
+    std::atomic<bool> go{false};
+    std::vector<std::thread> others;
+    const auto run = [&](int thread) {
+        waiting.fetch_sub(1);
+        while (!go.load()) std::this_thread::yield();
+        work(thread);
+    };
+    nb::gil_scoped_release unlocked;
+    for (int thread = 0; thread < threads; ++thread) others.emplace_back(run, thread);
+    while (waiting.load() > 0) std::this_thread::yield();
+    const auto start = std::chrono::steady_clock::now();
+    go.store(true);
+    for (auto& other : others) other.join();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Seconds for one multiplication, activations already quantised.
+double time_matmul(int64_t type, const Bytes& blocks, int64_t rows, int64_t cols, const Floats& x, int threads,
+                   int64_t repeats, const std::optional<std::string>& isa) {
+    const Kernels& kernels = chosen(isa);
+    const Matrix w = checked_matrix(type, blocks, rows, cols);
+    check_columns(x, w);
+    if (repeats < 1) refuse("repeats " + std::to_string(repeats) + "; expected 1 or more");
+    const Activations a = prepared(w.type, x, kernels);
+    std::vector<float> y(size_t(rows) * size_t(a.n));
+    const int64_t tiles = (rows + kernels.row_tile - 1) / kernels.row_tile;
+    return seconds_of(threads, [&](int thread) {
+               const int64_t begin = tiles * thread / threads * kernels.row_tile;
+               const int64_t end = std::min(rows, tiles * (thread + 1) / threads * kernels.row_tile);
+               for (int64_t i = 0; i < repeats; ++i) kernels.matmul(w, a, begin, end, y.data(), rows);
+           }) / double(repeats);
+}
+
+// Bytes a second of reading a buffer, in equal parts.
+double read_rate(const Bytes& buffer, int threads, int64_t repeats, const std::optional<std::string>& isa) {
+    const Kernels& kernels = chosen(isa);
+    const size_t part = buffer.nbytes() / size_t(std::max(threads, 1));
+    const uint8_t* bytes = buffer.data();
+    std::atomic<uint64_t> result{0};
+    const double seconds = seconds_of(threads, [&](int thread) {
+        for (int64_t i = 0; i < repeats; ++i) result ^= kernels.read_all(bytes + size_t(thread) * part, part);
+    });
+    return double(part) * threads * double(repeats) / seconds;
+}
+
+// Multiply-adds of bytes a second, from registers.
+double multiply_rate(int threads, int64_t rounds, const std::optional<std::string>& isa) {
+    const Kernels& kernels = chosen(isa);
+    std::atomic<int64_t> done{0};
+    const double seconds = seconds_of(threads, [&](int thread) {
+        uint64_t result = uint64_t(thread);
+        done += kernels.multiply_bytes(rounds, &result) + int64_t(result & 1);
+    });
+    return double(done.load()) / seconds;
+}
+
+}  // namespace
+}  // namespace selfee
+
+void bind_timing(nb::module_& m) {
+    using namespace selfee;
+    m.def("time_matmul", time_matmul, "type"_a, "blocks"_a, "rows"_a, "cols"_a, "x"_a, "threads"_a, "repeats"_a,
+          "isa"_a = nb::none(), "Seconds for one multiplication, without preparing x.");
+    m.def("read_rate", read_rate, "buffer"_a, "threads"_a, "repeats"_a, "isa"_a = nb::none(),
+          "Bytes a second of reading a buffer.");
+    m.def("multiply_rate", multiply_rate, "threads"_a, "rounds"_a, "isa"_a = nb::none(),
+          "Multiply-adds of bytes a second.");
+}
