@@ -43,7 +43,7 @@ _LAYER = re.compile(r"(?<=\.)(0|[1-9][0-9]{0,8})(?=\.)")
 def _translate(table: Mapping[str, str], name: str) -> str | None:
     layer = _LAYER.search(name)
     if layer is None:
-        return table.get(name)
+        return None if "{}" in name else table.get(name)
     found = table.get(f"{name[: layer.start()]}{{}}{name[layer.end() :]}")
     return found and found.format(layer.group())
 
