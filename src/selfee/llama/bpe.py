@@ -1,0 +1,80 @@
+"""Byte-level BPE: bytes written as visible characters, joined by a list of merges, best first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tokenizers import Regex
+from tokenizers import Tokenizer as WordTokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel, Split
+from tokenizers.pre_tokenizers import Sequence as PreSequence
+
+from selfee.errors import BadFileError
+from selfee.llama.pretokenizers import pre_tokenizer
+from selfee.llama.vocabulary import HIDDEN_KINDS
+
+if TYPE_CHECKING:
+    from selfee.llama.vocabulary import CheckedVocab
+    from selfee.weights.checkpoint import Vocab
+
+
+def _byte_alphabet() -> str:
+    """GPT-2's 256 characters: printable Latin-1 stands for itself, the other bytes for U+0100 onwards."""
+    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in visible]
+    letters = {byte: chr(byte) for byte in visible} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+    return "".join(letters[byte] for byte in range(256))
+
+
+BYTE_ALPHABET = _byte_alphabet()
+"""Character at index b stands for byte b."""
+
+_BYTES = {letter: bytes([byte]) for byte, letter in enumerate(BYTE_ALPHABET)}
+
+
+def bytes_of_piece(text: str) -> bytes:
+    """The bytes a piece stands for; a character outside the alphabet stands for itself."""
+    return b"".join(_BYTES.get(letter) or letter.encode() for letter in text)
+
+
+class MergeList:
+    """Encodes plain text with a vocabulary of byte-level pieces and merges (Sennrich et al. 2016, GPT-2 2019)."""
+
+    def __init__(self, vocab: Vocab, checked: CheckedVocab) -> None:
+        pre = pre_tokenizer(vocab.pre)
+        known = {text: token for token, text in enumerate(checked.texts) if text is not None}
+        hidden = {text for text, token in known.items() if checked.kinds[token] in HIDDEN_KINDS}
+        ids = {text: token for text, token in known.items() if text not in hidden}
+        merges = _checked_merges(vocab.merges, ids, hidden)
+        self._words = WordTokenizer(BPE(vocab=ids, merges=merges, ignore_merges=pre.whole_words))
+        cuts = [Split(Regex(expression), "isolated") for expression in pre.expressions]
+        self._words.pre_tokenizer = PreSequence([*cuts, ByteLevel(add_prefix_space=False, use_regex=False)])
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text in which no special token is looked for. A byte without a token is left out."""
+        ids: list[int] = self._words.encode(text, add_special_tokens=False).ids
+        return ids
+
+
+def _checked_merges(merges: Sequence[str], ids: dict[str, int], hidden: set[str]) -> list[tuple[str, str]]:
+    """Merges as pairs, without those that would make a control token of text. Raises BadFileError."""
+    pairs = []
+    for number, merge in enumerate(merges):
+        left, space, right = merge.partition(" ")
+        if not (left and space and right):
+            raise _bad_merge(number, merge, "two pieces with a space between them")
+        names = (left, right, left + right)
+        if all(name in ids for name in names):
+            pairs.append((left, right))
+        elif not any(name in hidden for name in names):
+            raise _bad_merge(number, merge, "pieces, and their joined text, that are tokens")
+    return pairs
+
+
+def _bad_merge(number: int, merge: str, expected: str) -> BadFileError:
+    return BadFileError(
+        f"vocabulary: merge {number} is {merge[:60]!r}; expected {expected}; the file is damaged: fetch or convert it "
+        "again"
+    )
