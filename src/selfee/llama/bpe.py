@@ -54,7 +54,8 @@ class MergeList:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text in which no special token is looked for. A byte without a token is left out."""
-        ids: list[int] = self._words.encode(text, add_special_tokens=False).ids
+        # The "fast" call leaves out character offsets and exists for batches only.
+        ids: list[int] = self._words.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return ids
 
 

@@ -34,7 +34,7 @@ class ScoreMerger:
     ) -> None:
         self._ids = dict(ids)
         self._bytes_to_ids = bytes_to_ids
-        self._ranks = {text: -scores[token] for text, token in ids.items() if len(text) > 1}
+        self._ranks = {text: -scores[token] for text, token in ids.items() if len(text) > 1 and _has_halves(text, ids)}
         self._inner_pairs = {text[i : i + 2] for text in self._ranks for i in range(len(text) - 1)}
         self._escapes_space = space != " "
         self._space = space
@@ -107,6 +107,12 @@ class ScoreMerger:
                 if pair in ranks:
                     heapq.heappush(queue, (ranks[pair], previous, pair))
         return [piece for piece in pieces if piece]
+
+
+def _has_halves(text: str, ids: Mapping[str, int]) -> bool:
+    """Whether two neighbours may ever join to this piece (not so for the " ⁇ " that GGML files call unknown)."""
+    last = len(text) - 1
+    return any((i == 1 or text[:i] in ids) and (i == last or text[i:] in ids) for i in range(1, len(text)))
 
 
 def merger_from_gguf(vocab: Vocab, checked: CheckedVocab) -> ScoreMerger:
