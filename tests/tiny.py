@@ -63,14 +63,16 @@ def make_tiny(
     tied: bool = False,
     rope_freqs: bool = False,
     vocab: Literal["bpe", "spm"] | None = None,
+    n_vocab: int | None = None,
     seed: int = 0,
     metadata: dict[str, Any] | None = None,
 ) -> Path:
     """Write a tiny model and return its path.
 
     Defaults: ``n_embd`` 64 (256 for k-quants), ``n_head_kv`` as ``n_head``, ``vocab`` "bpe" for GGUF ("spm" in GGML
-    files, which know no other). Matrices are stored as ``type``; k-quants are random blocks of sane size.
-    ``metadata`` is added to a GGUF file's own; None as a value takes a key away.
+    files, which know no other), ``n_vocab`` all of it (fewer: the first ones, without merges). Matrices are stored as
+    ``type``; k-quants are random blocks of sane size. ``metadata`` is added to a GGUF file's own; None as a value takes
+    a key away.
     """
     is_k = type.block_values == 256
     n_embd = n_embd or (256 if is_k else 64)
@@ -85,14 +87,23 @@ def make_tiny(
         256 if is_k else 32,
     )
     if container in _VERSIONS:
-        words = spm_vocab() if vocab == "spm" else bpe_vocab()
+        words = _first(spm_vocab() if vocab == "spm" else bpe_vocab(), n_vocab)
         tensors = list(_tensors(shape, len(words["tokenizer.ggml.tokens"]), tied, rope_freqs, seed))
         keys = _metadata(shape, n_ctx) | words | (metadata or {})
         kept = {key: value for key, value in keys.items() if value is not None}
         write_gguf(path, kept, tensors, version=_VERSIONS[container])
     else:
-        _write_ggml(path, container, shape, seed)
+        _write_ggml(path, container, shape, _first(spm_vocab(), n_vocab), seed)
     return path
+
+
+def _first(words: dict[str, Any], count: int | None) -> dict[str, Any]:
+    """The vocabulary cut to its first tokens."""
+    if count is None:
+        return words
+    lists = ("tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer.ggml.token_type")
+    cut = {key: value[:count] if key in lists else value for key, value in words.items()}
+    return {key: value for key, value in cut.items() if key != "tokenizer.ggml.merges"}
 
 
 @dataclass(frozen=True)
@@ -181,8 +192,7 @@ def _random_blocks(rng: np.random.Generator, type: QuantType, count: int, size: 
     return blocks
 
 
-def _write_ggml(path: Path, container: Container, shape: _Shape, seed: int) -> None:
-    words = spm_vocab()
+def _write_ggml(path: Path, container: Container, shape: _Shape, words: dict[str, Any], seed: int) -> None:
     pieces = [_raw_piece(piece, kind) for piece, kind in zip(words["tokenizer.ggml.tokens"], words[_TYPES])]
     hyper = Hyper(
         n_vocab=len(pieces),

@@ -17,7 +17,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
     Raises ResourceError if the disk is full or the folder cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = path.with_name(f".{path.name}.{os.urandom(6).hex()}.part")
     try:
         with beside.open("xb") as file:
             yield file
