@@ -77,10 +77,6 @@ void matmul_rows(const Matrix& w, const Activations& a, int64_t row_begin, int64
     active_kernels().matmul(w, a, row_begin, row_end, y, y_stride);
 }
 
-void pack(Matrix&) {}
-
-size_t packed_bytes(const Matrix&) { return 0; }
-
 int64_t row_granularity(const Matrix&) { return active_kernels().row_tile; }
 
 }  // namespace selfee

@@ -5,6 +5,7 @@
 
 #include "bindings/checks.h"
 #include "matmul/activations.h"
+#include "matmul/packed.h"
 
 using namespace nb::literals;
 
@@ -52,9 +53,9 @@ FloatMatrix py_quantize_activations(int64_t type_id, const Floats& x, const std:
 }
 
 FloatMatrix py_matmul(int64_t type_id, const Bytes& blocks, int64_t rows, int64_t cols, const Floats& x,
-                      const std::optional<std::string>& isa, int64_t row_begin, std::optional<int64_t> row_end) {
+                      const std::optional<std::string>& isa, int64_t row_begin, std::optional<int64_t> row_end, bool packed) {
     const Kernels& kernels = chosen(isa);
-    const Matrix w = checked_matrix(type_id, blocks, rows, cols);
+    Matrix w = checked_matrix(type_id, blocks, rows, cols);
     const int64_t end = row_end.value_or(rows);
     check_columns(x, w);
     if (row_begin < 0 || row_begin > end || end > rows || row_begin % kernels.row_tile != 0 ||
@@ -64,6 +65,7 @@ FloatMatrix py_matmul(int64_t type_id, const Bytes& blocks, int64_t rows, int64_
     FloatMatrix y = new_array<FloatMatrix>({x.shape(0), size_t(rows)});
     float* values = y.data();
     nb::gil_scoped_release unlocked;
+    if (packed) pack_rows(w);
     const Activations a = prepared(w.type, x, kernels);
     kernels.matmul(w, a, row_begin, end, values, rows);
     return y;
@@ -81,5 +83,5 @@ void bind_kernels(nb::module_& m) {
     m.def("quantize_activations", py_quantize_activations, "type"_a, "x"_a, "isa"_a = nb::none(),
           "x as the kernel of a weight type sees it, in f32.");
     m.def("matmul", py_matmul, "type"_a, "blocks"_a, "rows"_a, "cols"_a, "x"_a, "isa"_a = nb::none(),
-          "row_begin"_a = 0, "row_end"_a = nb::none(), "y[t, r] = sum over c of W[r, c] * x[t, c].");
+          "row_begin"_a = 0, "row_end"_a = nb::none(), "packed"_a = false, "y[t, r] = sum over c of W[r, c] * x[t, c].");
 }

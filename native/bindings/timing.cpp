@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bindings/checks.h"
+#include "matmul/packed.h"
 
 using namespace nb::literals;
 
@@ -39,11 +40,12 @@ double seconds_of(int threads, Work work) {
 
 // Seconds for one multiplication, activations already quantised.
 double time_matmul(int64_t type, const Bytes& blocks, int64_t rows, int64_t cols, const Floats& x, int threads,
-                   int64_t repeats, const std::optional<std::string>& isa) {
+                   int64_t repeats, const std::optional<std::string>& isa, bool packed) {
     const Kernels& kernels = chosen(isa);
-    const Matrix w = checked_matrix(type, blocks, rows, cols);
+    Matrix w = checked_matrix(type, blocks, rows, cols);
     check_columns(x, w);
     if (repeats < 1) refuse("repeats " + std::to_string(repeats) + "; expected 1 or more");
+    if (packed) pack_rows(w);
     const Activations a = prepared(w.type, x, kernels);
     std::vector<float> y(size_t(rows) * size_t(a.n));
     const int64_t tiles = (rows + kernels.row_tile - 1) / kernels.row_tile;
@@ -83,7 +85,7 @@ double multiply_rate(int threads, int64_t rounds, const std::optional<std::strin
 void bind_timing(nb::module_& m) {
     using namespace selfee;
     m.def("time_matmul", time_matmul, "type"_a, "blocks"_a, "rows"_a, "cols"_a, "x"_a, "threads"_a, "repeats"_a,
-          "isa"_a = nb::none(), "Seconds for one multiplication, without preparing x.");
+          "isa"_a = nb::none(), "packed"_a = false, "Seconds for one multiplication, without preparing x.");
     m.def("read_rate", read_rate, "buffer"_a, "threads"_a, "repeats"_a, "isa"_a = nb::none(),
           "Bytes a second of reading a buffer.");
     m.def("multiply_rate", multiply_rate, "threads"_a, "rounds"_a, "isa"_a = nb::none(),

@@ -4,6 +4,7 @@
 #include "matmul/formats.h"
 #include "matmul/kernels.h"
 #include "matmul/limits.h"
+#include "matmul/packed_tiles.h"
 #include "matmul/tiles.h"
 
 namespace selfee {

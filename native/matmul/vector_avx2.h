@@ -28,6 +28,7 @@ SELFEE_INLINE Ints and_(Ints a, Ints b) { return _mm256_and_si256(a, b); }
 SELFEE_INLINE Ints or_(Ints a, Ints b) { return _mm256_or_si256(a, b); }
 // 0xff in the bytes of a that have all bits of the mask.
 SELFEE_INLINE Ints bytes_with_all(Ints a, Ints mask) { return _mm256_cmpeq_epi8(_mm256_and_si256(a, mask), mask); }
+SELFEE_INLINE Ints add_32(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
 SELFEE_INLINE Ints sub_32(Ints a, Ints b) { return _mm256_sub_epi32(a, b); }
 template <int N>
 SELFEE_INLINE Ints right_16(Ints a) { return _mm256_srli_epi16(a, N); }
@@ -74,6 +75,18 @@ SELFEE_INLINE Ints product(Weights w, Ints x) {
     if constexpr (kind != Codes::S8) return _mm256_maddubs_epi16(w.magnitude, x);
     return _mm256_madd_epi16(_mm256_maddubs_epi16(w.magnitude, _mm256_sign_epi8(x, w.sign)), _mm256_set1_epi16(1));
 }
+
+// For the packed layout: sum + products of four bytes a lane, 32 bits wide after finished().
+template <Codes kind>
+SELFEE_INLINE Ints add_product(Ints sum, Weights w, Ints x) {
+    if constexpr (kind != Codes::S8) return _mm256_add_epi16(sum, _mm256_maddubs_epi16(w.magnitude, x));
+    return _mm256_add_epi32(sum, product<kind>(w, x));
+}
+template <Codes kind>
+SELFEE_INLINE Ints finished(Ints sum) { return kind == Codes::S8 ? sum : _mm256_madd_epi16(sum, _mm256_set1_epi16(1)); }
+// Eight products of 5-bit codes do not fit into 16 bits, four do.
+template <Codes kind>
+constexpr bool kFoldsEarly = kind == Codes::U5;
 
 template <bool wide>
 SELFEE_INLINE Ints add_lanes(Ints a, Ints b) { return wide ? _mm256_add_epi32(a, b) : _mm256_add_epi16(a, b); }

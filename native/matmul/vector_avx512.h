@@ -35,6 +35,7 @@ SELFEE_INLINE Ints or_(Ints a, Ints b) { return _mm512_or_si512(a, b); }
 SELFEE_INLINE Ints bytes_with_all(Ints a, Ints mask) {
     return _mm512_movm_epi8(_mm512_cmpeq_epi8_mask(_mm512_and_si512(a, mask), mask));
 }
+SELFEE_INLINE Ints add_32(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
 SELFEE_INLINE Ints sub_32(Ints a, Ints b) { return _mm512_sub_epi32(a, b); }
 template <int N>
 SELFEE_INLINE Ints right_16(Ints a) { return _mm512_srli_epi16(a, N); }
@@ -79,6 +80,14 @@ SELFEE_INLINE Weights weights(Ints codes) {
 // Partial sums of 32 products a row, in 8 lanes of 32 bits.
 template <Codes kind>
 SELFEE_INLINE Ints product(Weights w, Ints x) { return _mm512_dpbusd_epi32(zero(), w.unsigned_codes, x); }
+
+// For the packed layout: sum + products of four bytes a lane.
+template <Codes kind>
+SELFEE_INLINE Ints add_product(Ints sum, Weights w, Ints x) { return _mm512_dpbusd_epi32(sum, w.unsigned_codes, x); }
+template <Codes kind>
+SELFEE_INLINE Ints finished(Ints sum) { return sum; }
+template <Codes kind>
+constexpr bool kFoldsEarly = false;
 
 // [a0 a1 | a2 a3 ..], [b0 b1 | b2 b3 ..] (64 bits each, | between 128-bit lanes) -> [a0+a1 b0+b1 | a2+a3 b2+b3 ..]
 SELFEE_INLINE Ints fold_64(Ints a, Ints b) {
