@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 
 from selfee.chain.types import Chain, Instruction, Section, Step
 from selfee.errors import UsageError
@@ -123,22 +123,31 @@ def read_prompt(prompt: str) -> Instruction:
 
 def is_header(line: str, section: Section, number: int) -> bool:
     """Whether a line (without its line break) is the header of this section, in one of the tolerated spellings."""
-    return len(line) < MAX_HEADER and _patterns(section, number)[0].fullmatch(line) is not None
+    if len(line) >= MAX_HEADER or not line.startswith("#"):
+        return False
+    match = _patterns(section)[0].fullmatch(line)
+    return match is not None and match["number"] == str(number)
 
 
 def may_become_header(line: str, section: Section, number: int) -> bool:
     """Whether a line whose end has not come yet may still become that header."""
-    return len(line) < MAX_HEADER and _patterns(section, number)[1].fullmatch(line) is not None
+    if len(line) >= MAX_HEADER:
+        return False
+    match = _patterns(section)[1].fullmatch(line)
+    if match is None:
+        return False
+    digits = match["number"] or ""
+    return digits == str(number) if match["rest"] else str(number).startswith(digits)
 
 
-@lru_cache(maxsize=64)
-def _patterns(section: Section, number: int) -> tuple[re.Pattern[str], re.Pattern[str]]:
+@cache
+def _patterns(section: Section) -> tuple[re.Pattern[str], re.Pattern[str]]:
     """The header's spellings ("### Revision 1:", "### Revision1:", "###Revision 1 :"), and all their beginnings."""
-    atoms = [*"###", r"[ \t]*", *_NAMES[section], r"[ \t]*", *str(number), r"[ \t]*", ":", r"[ \t\r]*"]
-    beginning = ""
-    for atom in reversed(atoms):
+    words, rest = [*"###", r"[ \t]*", *_NAMES[section], r"[ \t]*"], r"[ \t]*:[ \t\r]*"
+    beginning = r"(?:(?P<number>[0-9]+)(?P<rest>[ \t]*(?::[ \t\r]*)?))?"
+    for atom in reversed(words):
         beginning = f"(?:{atom}{beginning})?"
-    return re.compile("".join(atoms)), re.compile(beginning)
+    return re.compile("".join(words) + "(?P<number>[0-9]+)" + rest), re.compile(beginning)
 
 
 def _checked(text: str, section: Section, number: int, check: bool) -> str:

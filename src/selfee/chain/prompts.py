@@ -118,8 +118,8 @@ SELFEE_CODE = PromptSet(
             "You are given a role as a teaching assistant. You are going to get an instruction and its corresponding "
             "answer. Your job is to make me find the answer by giving an appropriate feedback. If the proposed answer "
             "is different from the ground truth, that means there should be some revision. You should guide me by "
-            "giving an instruction that helps me find the answer without directly mentioning it. You should not directly "
-            "mention about the answer when giving a feedback, because that is a cheating.",
+            "giving an instruction that helps me find the answer without directly mentioning it. You should not "
+            "directly mention about the answer when giving a feedback, because that is a cheating.",
         ),
         Turn("user", "Here is the instruction:\n{instruction}\n"),
         Turn("user", "Here is the answer:\n{reference}\n", with_reference=True),
