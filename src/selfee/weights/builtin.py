@@ -52,7 +52,7 @@ BUILTIN_MODELS = {
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             size=98_362_432,
             licence="Apache-2.0",
-            mode="guided",
+            mode="turns",
             prompts="small",
         ),
     )

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+import platformdirs
+
 from selfee.errors import UsageError
 from selfee.weights.builtin import BUILTIN_MODELS, BuiltinModel
 from selfee.weights.disk import disk_error, file_lock
@@ -67,6 +69,11 @@ class PartialModel:
 
     name: str
     done: int  # bytes here
+
+
+def default_folder() -> Path:
+    """Where downloaded models lie unless told otherwise: this platform's folder for caches."""
+    return platformdirs.user_cache_path("selfee", appauthor=False) / "models"
 
 
 def what_it_is(head: bytes) -> str | None:
