@@ -1,0 +1,5 @@
+"""``python -m selfee.cli`` is ``selfee``."""
+
+from selfee.cli import main
+
+main()

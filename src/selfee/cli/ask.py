@@ -1,0 +1,235 @@
+"""``selfee ask``: one question, a chain of answer, feedback and revision on stderr, the final answer on stdout."""
+
+from __future__ import annotations
+
+import enum
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from selfee.chain.budgets import Budgets
+from selfee.chain.policy import RevisionPolicy
+from selfee.cli.options import FlagGroup, with_flags
+from selfee.cli.output import Color, Screen, screen_of
+from selfee.engines.base import SamplingParams
+from selfee.errors import UsageError
+from selfee.weights.builtin import BUILTIN_MODELS, DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from selfee.engines.local import Runtime
+    from selfee.engines.open import AnyEngine
+
+MODEL_HELP = (
+    "Model: a file, a built-in name, hf:org/repo/file.gguf, an address ending in .gguf, a server "
+    "(http://127.0.0.1:8080/v1#name) or a script (script:replies.jsonl)."
+)
+EXAMPLES = """Examples:
+
+\b
+  selfee ask "Why is the sky blue?"
+  selfee ask "Why is the sky blue?" --revisions 2 --seed 1
+  selfee ask "Summarise this" < notes.txt
+  selfee ask -m model.gguf "Plan a day" --json
+  SELFEE_API_KEY=… selfee ask -m https://host/v1#model "Plan a day"
+
+Every flag --some-flag can also be set by the variable SELFEE_SOME_FLAG; the flag wins."""
+
+
+class Show(enum.Enum):
+    """What is shown."""
+
+    FINAL = "final"
+    CHAIN = "chain"
+    RAW = "raw"
+
+
+class ModeName(enum.Enum):
+    """How the model is driven; see ``stream_chain``."""
+
+    AUTO = "auto"
+    SINGLE_PASS = "single-pass"
+    GUIDED = "guided"
+    TURNS = "turns"
+
+
+BUDGETS = FlagGroup(Budgets, prefix="max_", suffix="_tokens", help="Tokens that each {field} may use.")
+SAMPLING = FlagGroup(
+    SamplingParams,
+    words={
+        "seed": "The same seed and settings give the same chain; without one, a fresh one is drawn and shown",
+        "logit_bias": "Make tokens likelier or less likely: TOKEN=NUMBER,TOKEN=NUMBER",
+        "samplers": "The order in which samplers are applied, with commas",
+    },
+)
+
+
+@with_flags(BUDGETS, SAMPLING)
+def ask(
+    budgets: Budgets,
+    params: SamplingParams,
+    question: Annotated[
+        list[str] | None, typer.Argument(help="The question; - = standard input.", metavar="QUESTION")
+    ] = None,
+    model: Annotated[
+        str, typer.Option("-m", "--model", help=MODEL_HELP, envvar="SELFEE_MODEL", show_envvar=False)
+    ] = DEFAULT_MODEL,
+    file: Annotated[Path | None, typer.Option("-f", "--file", help="Read the question from this file.")] = None,
+    input_text: Annotated[
+        str | None, typer.Option("--input", help="Text that the question is about; - = standard input.")
+    ] = None,
+    revisions: Annotated[
+        int | None,
+        typer.Option(
+            "-r", "--revisions", help="Make exactly so many revisions.", envvar="SELFEE_REVISIONS", show_envvar=False
+        ),
+    ] = None,
+    min_revisions: Annotated[
+        int | None,
+        typer.Option(
+            help="Enforce at least so many, also if the model is content.  [default: 0]",
+            envvar="SELFEE_MIN_REVISIONS",
+            show_envvar=False,
+        ),
+    ] = None,
+    max_revisions: Annotated[
+        int | None,
+        typer.Option(help="Allow at most so many.  [default: 3]", envvar="SELFEE_MAX_REVISIONS", show_envvar=False),
+    ] = None,
+    mode: Annotated[
+        ModeName,
+        typer.Option(
+            help="How the model is driven; auto chooses what suits it.", envvar="SELFEE_MODE", show_envvar=False
+        ),
+    ] = ModeName.AUTO,
+    prompts: Annotated[
+        str | None,
+        typer.Option(help="Name of the critic's and reviser's words.", envvar="SELFEE_PROMPTS", show_envvar=False),
+    ] = None,
+    show: Annotated[
+        Show,
+        typer.Option(
+            help="chain: all on stderr, the final answer on stdout; final: that alone; raw: its text on stdout.",
+            envvar="SELFEE_SHOW",
+            show_envvar=False,
+        ),
+    ] = Show.CHAIN,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole chain as one JSON object.")] = False,
+    as_jsonl: Annotated[bool, typer.Option("--jsonl", help="Print every event as a line of JSON.")] = False,
+    context: Annotated[
+        int | None,
+        typer.Option(
+            "-c",
+            "--context",
+            help="Tokens of context.  [default: the model's]",
+            envvar="SELFEE_CONTEXT",
+            show_envvar=False,
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "-t",
+            "--threads",
+            help="Threads to compute with.  [default: the cores]",
+            envvar="SELFEE_THREADS",
+            show_envvar=False,
+        ),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the server's key; else SELFEE_API_KEY is used.",
+            envvar="SELFEE_API_KEY_FILE",
+            show_envvar=False,
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds to wait for a server's next byte.", envvar="SELFEE_TIMEOUT", show_envvar=False),
+    ] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="End answers and revisions before this text; may be given more than once.")
+    ] = None,
+    color: Annotated[
+        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
+    ] = Color.AUTO,
+    quiet: Annotated[
+        bool,
+        typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", envvar="SELFEE_QUIET", show_envvar=False),
+    ] = False,
+) -> None:
+    """Ask a question: the model answers, criticises its answer and revises it until it is content."""
+    from selfee.cli.delivery import Wish, deliver_chain
+    from selfee.cli.question import read_question
+
+    if as_json and as_jsonl:
+        raise UsageError("--json and --jsonl: both given; expected one of them")
+    policy = revision_policy(revisions, min_revisions, max_revisions)
+    instruction = read_question(question or [], file, input_text, sys.stdin)
+    form = "json" if as_json else "jsonl" if as_jsonl else "raw" if show is Show.RAW else "final"
+    wish = Wish(form, shows_chain=form == "final" and show is Show.CHAIN and not quiet, is_quiet=quiet)
+    stdout, stderr = screen_of(sys.stdout, color), screen_of(sys.stderr, color)
+    mode, prompts = _suited(model, mode, prompts)
+    with open_model(model, context, threads, api_key_file, timeout, None if quiet else stderr) as engine:
+        from selfee.chain.run import stream_chain
+
+        stream = stream_chain(
+            engine, instruction, policy, params, mode=mode.value, budgets=budgets, prompts=prompts, stop=stop or ()
+        )
+        deliver_chain(stream, wish, stdout, stderr)
+
+
+def revision_policy(exactly: int | None, at_least: int | None, at_most: int | None) -> RevisionPolicy:
+    """The policy that --revisions, --min-revisions and --max-revisions mean together."""
+    if exactly is not None:
+        if at_least is not None or at_most is not None:
+            raise UsageError(
+                "--revisions: means minimum and maximum at once; leave --min-revisions, --max-revisions out"
+            )
+        return RevisionPolicy(exactly, exactly)
+    defaults = RevisionPolicy()
+    least = defaults.min_revisions if at_least is None else at_least
+    if at_most is None and defaults.max_revisions is not None:
+        at_most = max(defaults.max_revisions, least)
+    return RevisionPolicy(least, at_most)
+
+
+def _suited(model: str, mode: ModeName, prompts: str | None) -> tuple[ModeName, str | None]:
+    """Mode and words for a built-in model, which is known, unless the user chose."""
+    builtin = BUILTIN_MODELS.get(model)
+    if builtin is None or mode is not ModeName.AUTO:
+        return mode, prompts
+    return ModeName(builtin.mode), prompts or builtin.prompts
+
+
+def open_model(
+    model: str,
+    context: int | None,
+    threads: int | None,
+    api_key_file: Path | None,
+    timeout: float | None,
+    stderr: Screen | None,
+) -> AnyEngine:
+    """Open what the user calls ``model``; a model that is not here yet is fetched, with progress on ``stderr``."""
+    from selfee.cli.progress import DownloadDisplay, QuietDisplay
+    from selfee.cli.settings import api_key, model_store
+    from selfee.engines.open import open_engine
+    from selfee.weights.model_names import is_model_url
+
+    is_server = model.lower().startswith(("http://", "https://")) and not is_model_url(model)
+    if not is_server and not model.startswith("script:"):
+        display = QuietDisplay() if stderr is None else DownloadDisplay(stderr)
+        model = str(model_store(os.environ).resolve(model, display))
+    key = api_key(os.environ, model, api_key_file)
+    return open_engine(model, load=_load, context_length=context, threads=threads, api_key=key, timeout=timeout)
+
+
+def _load(path: Path, *, context_length: int | None, threads: int | None) -> Runtime:
+    """A model file ready to run; what that takes is imported only here."""
+    loader = importlib.import_module("selfee.engines.runtime")
+    runtime: Runtime = loader.load_runtime(path, context_length=context_length, threads=threads)
+    return runtime

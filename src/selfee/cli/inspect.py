@@ -1,0 +1,160 @@
+"""``selfee inspect``: what a model file is, whether it can be run here, and what that needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from selfee.cli.output import Color, Screen, for_terminal, screen_of
+from selfee.cli.table import Column, render_table
+
+if TYPE_CHECKING:
+    from selfee.weights.checkpoint import Checkpoint
+    from selfee.weights.summary import Summary
+
+EXAMPLES = """Examples:
+
+\b
+  selfee inspect model.gguf
+  selfee inspect smollm2-135m --tensors
+  selfee inspect model.bin --json
+"""
+
+
+def inspect(
+    file: Annotated[str, typer.Argument(help="A model file, or the name of a downloaded model.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    tensors: Annotated[bool, typer.Option("--tensors", help="Also list every tensor.")] = False,
+    metadata: Annotated[bool, typer.Option("--metadata", help="Also list every metadata key.")] = False,
+    context: Annotated[
+        int | None,
+        typer.Option(
+            "-c",
+            "--context",
+            min=1,
+            help="Tokens of context to plan memory for.",
+            envvar="SELFEE_CONTEXT",
+            show_envvar=False,
+        ),
+    ] = None,
+    color: Annotated[
+        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
+    ] = Color.AUTO,
+) -> None:
+    """Show what a model file is: architecture, tensors by type, bits per weight, memory it needs, vocabulary."""
+    from selfee.weights.checkpoint import open_checkpoint
+    from selfee.weights.summary import summarize
+
+    stdout = screen_of(sys.stdout, color)
+    checkpoint = open_checkpoint(_local_file(file))
+    try:
+        summary = summarize(checkpoint, context)
+        listed = _tensor_rows(checkpoint) if tensors else []
+    finally:
+        checkpoint.close()
+    if as_json:
+        value = summary.as_json()
+        if tensors:
+            value["tensor_list"] = [
+                {"name": name, "type": kind, "shape": list(shape), "bytes": size} for name, kind, shape, size in listed
+            ]
+        stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+        return
+    stdout.write(_describe(summary, stdout))
+    if tensors:
+        cells = [(name, kind, " × ".join(map(str, shape)), f"{size:,}") for name, kind, shape, size in listed]
+        stdout.write("\n" + render_table(_TENSOR_COLUMNS, cells, stdout))
+    if metadata:
+        stdout.write("\n" + _metadata(summary, stdout))
+
+
+_TENSOR_COLUMNS = (Column("tensor"), Column("type"), Column("shape"), Column("bytes", is_number=True))
+
+
+def _local_file(text: str) -> Path:
+    """A path, or the path of a downloaded model: inspecting fetches nothing."""
+    from selfee.cli.settings import model_store
+    from selfee.errors import UsageError
+    from selfee.weights.model_names import parse_model_name
+
+    model = parse_model_name(text)
+    if model is None:
+        return Path(text)
+    stored = model_store(os.environ).find(model)
+    if stored is None:
+        raise UsageError(f"{text}: not on this disk; fetch it with: selfee models pull {text}")
+    return stored.path
+
+
+def _tensor_rows(checkpoint: Checkpoint) -> list[tuple[str, str, tuple[int, ...], int]]:
+    return [(info.name, info.type.name, tuple(info.shape), info.nbytes) for info in checkpoint.tensors.values()]
+
+
+def _describe(summary: Summary, screen: Screen) -> str:
+    parts = [_facts(summary, screen), _types(summary, screen)]
+    for warning in summary.warnings:
+        parts.append(screen.style("warning", "yellow") + f"  {for_terminal(warning)}\n")
+    return "\n".join(parts)
+
+
+def _facts(summary: Summary, screen: Screen) -> str:
+    from selfee.weights.disk import human_size
+    from selfee.weights.printable import printable
+
+    facts = [
+        ("file", f"{printable(summary.path)}, {human_size(summary.file_bytes)}, {summary.container}"),
+        ("name", printable(summary.name) or "–"),
+        ("architecture", printable(summary.architecture)),
+        ("parameters", f"{summary.parameters:,}, {summary.bits_per_weight:.2f} bits per weight"),
+    ]
+    if sizes := summary.dimensions:
+        heads = f"{sizes.n_head} heads" + (
+            f" ({sizes.n_head_kv} for keys and values)" if sizes.n_head_kv != sizes.n_head else ""
+        )
+        facts.append(("shape", f"{sizes.n_layer} layers, width {sizes.n_embd}, {heads}, feed-forward {sizes.n_ff}"))
+        facts.append(("context", f"{sizes.n_ctx:,} tokens"))
+    if memory := summary.memory:
+        parts = f"weights {human_size(memory.weights)}, cache {human_size(memory.kv_cache)}"
+        parts += f", working {human_size(memory.scratch)}"
+        facts.append(("memory", f"{human_size(memory.total)} for {memory.context:,} tokens: {parts}"))
+    vocab = summary.vocab
+    merges = f", {vocab.merges:,} merges" if vocab.merges else ""
+    pre = f", cut by {printable(vocab.pre)}" if vocab.model == "gpt2" else ""
+    facts.append(("vocabulary", f"{vocab.size:,} tokens, {vocab.kind}{merges}{pre}"))
+    if vocab.special:
+        facts.append(
+            ("special", ", ".join(f"{token.role} {token.id} {printable(token.text, 40)}" for token in vocab.special))
+        )
+    template = "none" if summary.chat_template is None else f"yes, {len(summary.chat_template):,} characters"
+    facts.append(("template", template))
+    return "".join(f"{screen.style(f'{name:<14}', 'dim')}{value}\n" for name, value in facts)
+
+
+def _types(summary: Summary, screen: Screen) -> str:
+    from selfee.weights.disk import human_size
+
+    total = sum(row.bytes for row in summary.tensors) or 1
+    columns = (
+        Column("type"),
+        Column("tensors", is_number=True),
+        Column("values", is_number=True),
+        Column("size", is_number=True),
+        Column("share", is_number=True),
+    )
+    rows = [
+        (row.type, str(row.tensors), f"{row.values:,}", human_size(row.bytes), f"{row.bytes / total:.1%}")
+        for row in summary.tensors
+    ]
+    return render_table(columns, rows, screen)
+
+
+def _metadata(summary: Summary, screen: Screen) -> str:
+    from selfee.weights.printable import printable
+
+    rows = [(printable(key), printable(str(value))) for key, value in summary.metadata.items()]
+    return render_table((Column("key"), Column("value")), rows, screen)

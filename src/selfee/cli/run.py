@@ -1,0 +1,92 @@
+"""Run one command and turn whatever happens into one paragraph and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+import typer.core
+import typer.main
+
+from selfee.cli.interrupts import INTERRUPTED, PIPE_CLOSED, TerminatedError, signals_as_interrupts
+from selfee.cli.output import for_terminal, make_tolerant
+from selfee.errors import SelfeeError
+
+_COMPLETE = "_SELFEE_COMPLETE"
+FAILED, MISUSED = 1, 2
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run ``selfee`` with these words; returns the exit code."""
+    make_tolerant()
+    try:
+        with signals_as_interrupts():
+            code = _invoke(arguments)
+            sys.stdout.flush()
+            return code
+    except TerminatedError as stopped:
+        return stopped.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # What is still buffered has no reader; without this Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except SelfeeError as error:
+        _complain(str(error))
+        return error.exit_code
+    except Exception as error:  # not ours: a defect, or a machine in trouble
+        _explain(error)
+        return FAILED
+
+
+def _invoke(arguments: Sequence[str]) -> int:
+    """Parse and call the command, without typer's own handling of errors, interrupts and pipes."""
+    from selfee.cli.app import app
+
+    command: Any = typer.main.get_command(app)
+    if _COMPLETE in os.environ:
+        command.main(list(arguments), prog_name="selfee", complete_var=_COMPLETE)
+    try:
+        with command.make_context("selfee", list(arguments)) as context:
+            command.invoke(context)
+    except typer.Exit as done:
+        return int(done.exit_code)
+    except typer.Abort:
+        return INTERRUPTED
+    except typer.TyperException as error:
+        return _show_misuse(error)
+    return 0
+
+
+def _show_misuse(error: Any) -> int:
+    """Words that do not fit: what is wrong, and where the help is."""
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else "selfee"
+    message = error.format_message().strip()
+    if message.startswith("Usage:") or type(error).__name__ == "NoArgsIsHelpError":
+        sys.stderr.write(message + "\n")
+        return MISUSED
+    _complain(f"{message[:1].lower()}{message[1:].rstrip('.')}; see: {where} --help")
+    return MISUSED
+
+
+def _complain(message: str) -> None:
+    """One paragraph, whatever line breaks and control characters came with it."""
+    sys.stdout.flush()
+    sys.stderr.write(f"selfee: {for_terminal(' '.join(message.split()))}\n")
+
+
+def _explain(error: Exception) -> None:
+    if os.environ.get("SELFEE_DEBUG"):
+        traceback.print_exc()
+        return
+    kind = type(error).__name__
+    said = str(error).strip() or "no reason given"
+    _complain(
+        f"unexpected {kind}: {said}; expected it to work; run it again with SELFEE_DEBUG=1 and report what it prints"
+    )
