@@ -49,6 +49,9 @@ class ChainParser:
     def feed(self, text: str) -> Iterator[Event]:
         """Yield what the text so far makes certain."""
         yield from self._start()
+        if not self._held and not self._at_line_start and "\n" not in text:  # the usual piece: within a line
+            yield from self._release(text)
+            return
         buffer = self._held + text
         start = 0
         while (split := self._find_header(buffer, start)) is not None:
