@@ -79,9 +79,9 @@ void bind_kernels(nb::module_& m) {
     bind_timing(m);
     m.def("isa_name", isa_name, "The instruction set in use.");
     m.def("supported_isas", supported_isas, "What this machine and this build can run, slowest first.");
-    m.def("dequantize", py_dequantize, "type"_a, "blocks"_a, "count"_a, "Blocks to f32.");
-    m.def("quantize_activations", py_quantize_activations, "type"_a, "x"_a, "isa"_a = nb::none(),
+    m.def("dequantize", py_dequantize, "type"_a, "blocks"_a.noconvert(), "count"_a, "Blocks to f32.");
+    m.def("quantize_activations", py_quantize_activations, "type"_a, "x"_a.noconvert(), "isa"_a = nb::none(),
           "x as the kernel of a weight type sees it, in f32.");
-    m.def("matmul", py_matmul, "type"_a, "blocks"_a, "rows"_a, "cols"_a, "x"_a, "isa"_a = nb::none(),
+    m.def("matmul", py_matmul, "type"_a, "blocks"_a.noconvert(), "rows"_a, "cols"_a, "x"_a.noconvert(), "isa"_a = nb::none(),
           "row_begin"_a = 0, "row_end"_a = nb::none(), "packed"_a = false, "y[t, r] = sum over c of W[r, c] * x[t, c].");
 }

@@ -84,9 +84,9 @@ double multiply_rate(int threads, int64_t rounds, const std::optional<std::strin
 
 void bind_timing(nb::module_& m) {
     using namespace selfee;
-    m.def("time_matmul", time_matmul, "type"_a, "blocks"_a, "rows"_a, "cols"_a, "x"_a, "threads"_a, "repeats"_a,
+    m.def("time_matmul", time_matmul, "type"_a, "blocks"_a.noconvert(), "rows"_a, "cols"_a, "x"_a.noconvert(), "threads"_a, "repeats"_a,
           "isa"_a = nb::none(), "packed"_a = false, "Seconds for one multiplication, without preparing x.");
-    m.def("read_rate", read_rate, "buffer"_a, "threads"_a, "repeats"_a, "isa"_a = nb::none(),
+    m.def("read_rate", read_rate, "buffer"_a.noconvert(), "threads"_a, "repeats"_a, "isa"_a = nb::none(),
           "Bytes a second of reading a buffer.");
     m.def("multiply_rate", multiply_rate, "threads"_a, "rounds"_a, "isa"_a = nb::none(),
           "Multiply-adds of bytes a second.");

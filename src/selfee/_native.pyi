@@ -8,54 +8,36 @@ from typing import Annotated
 import numpy
 from numpy.typing import NDArray
 
+
+def time_matmul(type: int, blocks: Annotated[NDArray[numpy.uint8], dict(order='C', device='cpu', writable=False)], rows: int, cols: int, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], threads: int, repeats: int, isa: str | None = None, packed: bool = False) -> float:
+    """Seconds for one multiplication, without preparing x."""
+
+def read_rate(buffer: Annotated[NDArray[numpy.uint8], dict(order='C', device='cpu', writable=False)], threads: int, repeats: int, isa: str | None = None) -> float:
+    """Bytes a second of reading a buffer."""
+
+def multiply_rate(threads: int, rounds: int, isa: str | None = None) -> float:
+    """Multiply-adds of bytes a second."""
+
 def isa_name() -> str:
     """The instruction set in use."""
 
 def supported_isas() -> list[str]:
     """What this machine and this build can run, slowest first."""
 
-def dequantize(
-    type: int, blocks: Annotated[NDArray[numpy.uint8], {"order": "C", "device": "cpu", "writable": False}], count: int
-) -> Annotated[NDArray[numpy.float32], {"shape": (None,)}]:
+def dequantize(type: int, blocks: Annotated[NDArray[numpy.uint8], dict(order='C', device='cpu', writable=False)], count: int) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]:
     """Blocks to f32."""
 
-def quantize_activations(
-    type: int,
-    x: Annotated[NDArray[numpy.float32], {"shape": (None, None), "order": "C", "device": "cpu", "writable": False}],
-    isa: str | None = None,
-) -> Annotated[NDArray[numpy.float32], {"shape": (None, None)}]:
+def quantize_activations(type: int, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], isa: str | None = None) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
     """x as the kernel of a weight type sees it, in f32."""
 
-def matmul(
-    type: int,
-    blocks: Annotated[NDArray[numpy.uint8], {"order": "C", "device": "cpu", "writable": False}],
-    rows: int,
-    cols: int,
-    x: Annotated[NDArray[numpy.float32], {"shape": (None, None), "order": "C", "device": "cpu", "writable": False}],
-    isa: str | None = None,
-    row_begin: int = 0,
-    row_end: int | None = None,
-) -> Annotated[NDArray[numpy.float32], {"shape": (None, None)}]:
+def matmul(type: int, blocks: Annotated[NDArray[numpy.uint8], dict(order='C', device='cpu', writable=False)], rows: int, cols: int, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], isa: str | None = None, row_begin: int = 0, row_end: int | None = None, packed: bool = False) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
     """y[t, r] = sum over c of W[r, c] * x[t, c]."""
 
 class Model:
     """Weights bound to the forward pass; use selfee.llama.model.Model."""
 
-    def __init__(
-        self,
-        layers: int,
-        width: int,
-        heads: int,
-        kv_heads: int,
-        head_dim: int,
-        hidden: int,
-        vocabulary: int,
-        norm_epsilon: float,
-        rope_halves: bool,
-        rope_frequencies: Sequence[float],
-        tensors: dict[str, object],
-        threads: int,
-    ) -> None: ...
+    def __init__(self, layers: int, width: int, heads: int, kv_heads: int, head_dim: int, hidden: int, vocabulary: int, norm_epsilon: float, rope_halves: bool, rope_frequencies: Sequence[float], tensors: dict[str, object], threads: int) -> None: ...
+
     def scratch_bytes(self, tokens: int) -> int:
         """Memory of a forward pass besides weights and cache."""
 
@@ -63,6 +45,7 @@ class Session:
     """A cache of keys and values; use selfee.llama.model.Session."""
 
     def __init__(self, model: object, capacity: int) -> None: ...
+
     @property
     def length(self) -> int:
         """Tokens evaluated."""
@@ -74,11 +57,7 @@ class Session:
     def truncate(self, length: int) -> None:
         """Keep this many tokens."""
 
-    def forward(
-        self,
-        tokens: Annotated[NDArray[numpy.int32], {"shape": (None,), "order": "C", "device": "cpu", "writable": False}],
-        logit_rows: int,
-    ) -> Annotated[NDArray[numpy.float32], {"shape": (None, None)}]:
+    def forward(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], logit_rows: int) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
         """
         Evaluate tokens after those held; logits of the last `logit_rows` of them.
         """

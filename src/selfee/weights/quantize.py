@@ -69,17 +69,19 @@ def matmul(
     instruction_set: str | None = None,
     first_row: int = 0,
     end_row: int | None = None,
+    packed: bool = False,
 ) -> Floats:
     """Multiply a stored matrix (rows, cols) with activations ``x`` (tokens, cols): y of shape (tokens, rows).
 
     The bits of y[t, r] depend on row r and token t alone. Rows outside ``first_row`` to ``end_row`` are left 0; both
     are multiples of the kernels' row tile (1, 8 or 16) or the end. ``instruction_set`` chooses one of
-    ``instruction_sets()``, default ``isa()``. Raises ValueError if the sizes do not fit each other.
+    ``instruction_sets()``, default ``isa()``; ``packed`` repacks the weights first, as a model does when it is loaded.
+    Raises ValueError if the sizes do not fit each other.
     """
     raw = np.ascontiguousarray(blocks, dtype=np.uint8)
     tokens = np.ascontiguousarray(x, dtype=np.float32)
     number = _usable(type)
-    y: Floats = _native().matmul(number, raw, rows, cols, tokens, instruction_set, first_row, end_row)
+    y: Floats = _native().matmul(number, raw, rows, cols, tokens, instruction_set, first_row, end_row, packed)
     return y
 
 
