@@ -1,4 +1,4 @@
-"""Quantisers of the simple types: the same bytes as ggml's."""
+"""Quantisers: the same bytes as llama.cpp's."""
 
 from __future__ import annotations
 
@@ -16,16 +16,41 @@ from selfee.weights.quantizers import quantize
 from selfee.weights.quants import QuantType, dequantize
 
 LEGACY = [QuantType.Q4_0, QuantType.Q4_1, QuantType.Q5_0, QuantType.Q5_1, QuantType.Q8_0]
+K_TYPES = [QuantType.Q2_K, QuantType.Q3_K, QuantType.Q4_K, QuantType.Q5_K, QuantType.Q6_K]
+# Relative root mean square errors that the reference was measured to make on Gaussian weights.
+GAUSSIAN_ERRORS = [0.290, 0.151, 0.0744, 0.0369, 0.0183]
 MOST_CODES_OFF = {"Q4_0": 1 / 8, "Q4_1": 1 / 15, "Q5_0": 1 / 16, "Q5_1": 1 / 31, "Q8_0": 1 / 127}
 
 blocks_of_floats = arrays(np.float32, (2, 32), elements=st.floats(-1e4, 1e4, width=32))
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize("type", LEGACY, ids=lambda type: type.name)
+@pytest.mark.parametrize("type", LEGACY + K_TYPES, ids=lambda type: type.name)
 def test_the_same_bytes_as_llama_cpp_of_2023(corpus: Path, type: QuantType) -> None:
     values = np.fromfile(corpus / "golden/input.f32.bin", dtype="<f4")
-    assert quantize(type, values).tobytes() == (corpus / f"golden/q2023/{type.name.lower()}.bin").read_bytes()
+    name = type.name.lower().replace("_k", "_K")
+    assert quantize(type, values).tobytes() == (corpus / f"golden/q2023/{name}.bin").read_bytes()
+
+
+@pytest.mark.parametrize(("type", "error"), list(zip(K_TYPES, GAUSSIAN_ERRORS)))
+def test_gaussian_weights_lose_as_much_as_the_reference_loses(type: QuantType, error: float) -> None:
+    values = np.random.default_rng(1).normal(0, 0.02, 256 * 500).astype(np.float16).astype(np.float32)
+    back = dequantize(type, quantize(type, values))
+    assert np.sqrt(np.mean((back - values) ** 2) / np.mean(values**2)) == pytest.approx(error, rel=0.02)
+
+
+@pytest.mark.parametrize("type", K_TYPES, ids=lambda type: type.name)
+def test_zeros_stay_zeros(type: QuantType) -> None:
+    assert not dequantize(type, quantize(type, np.zeros(512, dtype=np.float32))).any()
+
+
+@pytest.mark.parametrize("type", [QuantType.Q2_K, QuantType.Q4_K, QuantType.Q5_K], ids=lambda type: type.name)
+def test_codes_left_from_the_super_block_before_can_end_a_search(type: QuantType) -> None:
+    three = np.random.default_rng(5).normal(0, 1, (50, 1, 256)).repeat(3, axis=1)
+    blocks = quantize(type, three).reshape(50, 3, -1)
+    assert (blocks[:, 0] != blocks[:, 1]).any()
+    # Each super-block sees the one before it alone: removing the last changes nothing in front.
+    assert (quantize(type, three.reshape(-1, 256)[:-1]) == blocks.reshape(150, -1)[:-1]).all()
 
 
 @pytest.mark.parametrize("type", LEGACY, ids=lambda type: type.name)

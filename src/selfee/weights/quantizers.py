@@ -1,23 +1,36 @@
-"""Float values to blocks of the simple types F32 ... Q8_0 in NumPy, the same bytes as ggml writes.
+"""Float values to blocks in NumPy, the same bytes as llama.cpp writes (k-quants: ``kquantizers.py``).
 
-Bit for bit llama.cpp's files of 2023 and of today, which agree for these types. Each operation is rounded to binary32,
-no multiplication is fused with an addition, and scales are divided before they are rounded to float16.
+The simple types F32 ... Q8_0 and Q3_K are the same in 2023 and today; Q2_K, Q4_K, Q5_K and Q6_K are those of June
+2023. Each operation is rounded to binary32, no multiplication is fused with an addition, and scales are divided before
+they are rounded to float16.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 from selfee.errors import UsageError
+from selfee.weights import kquantizers
 from selfee.weights.kquants import Blocks, Floats
 from selfee.weights.quants import QuantType
 
 _HALF = np.float32(0.5)
+_K_QUANTIZERS: dict[QuantType, Callable[[Floats], Blocks]] = {
+    QuantType.Q2_K: kquantizers.quantize_q2_k,
+    QuantType.Q3_K: kquantizers.quantize_q3_k,
+    QuantType.Q4_K: kquantizers.quantize_q4_k,
+    QuantType.Q5_K: kquantizers.quantize_q5_k,
+    QuantType.Q6_K: kquantizers.quantize_q6_k,
+}
 
 
 def quantize(type: QuantType, values: npt.NDArray[np.floating]) -> Blocks:
     """Turn values into blocks: uint8 of shape (blocks, bytes per block), read in C order.
+
+    A tensor of k-quants is one call: the reference's search remembers codes from one super-block to the next.
 
     Raises UsageError for a type that is not written here, for NaN and infinity (their blocks would be undefined), and
     for a number of values that is not a whole number of blocks.
@@ -55,7 +68,9 @@ def _quantize(type: QuantType, rows: Floats) -> Blocks:
         case QuantType.Q8_0:
             d, codes = _eight_bits(rows)
             return np.concatenate([_f16(d), codes], axis=1)
-    raise UsageError(f"{type.name} is not written; choose F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1 or Q8_0")
+    if type in _K_QUANTIZERS:
+        return _K_QUANTIZERS[type](rows)
+    raise UsageError(f"{type.name} is not written; choose F32, F16, BF16, Q4_0 … Q8_0 or Q2_K … Q6_K")
 
 
 def _inverse(d: Floats) -> Floats:
