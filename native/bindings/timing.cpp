@@ -38,21 +38,30 @@ double seconds_of(int threads, Work work) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+// A matrix as a model holds it; the blocks stay where they are (keep_alive) and are packed beside if asked.
+struct HeldMatrix {
+    Matrix matrix;
+    HeldMatrix(int64_t type, const Bytes& blocks, int64_t rows, int64_t cols, bool packed)
+        : matrix(checked_matrix(type, blocks, rows, cols)) {
+        nb::gil_scoped_release unlocked;
+        if (packed) pack_rows(matrix);
+    }
+};
+
 // Seconds for one multiplication, activations already quantised.
-double time_matmul(int64_t type, const Bytes& blocks, int64_t rows, int64_t cols, const Floats& x, int threads,
-                   int64_t repeats, const std::optional<std::string>& isa, bool packed) {
+double time_matmul(const HeldMatrix& held, const Floats& x, int threads, int64_t repeats,
+                   const std::optional<std::string>& isa) {
     const Kernels& kernels = chosen(isa);
-    Matrix w = checked_matrix(type, blocks, rows, cols);
+    const Matrix& w = held.matrix;
     check_columns(x, w);
     if (repeats < 1) refuse("repeats " + std::to_string(repeats) + "; expected 1 or more");
-    if (packed) pack_rows(w);
     const Activations a = prepared(w.type, x, kernels);
-    std::vector<float> y(size_t(rows) * size_t(a.n));
-    const int64_t tiles = (rows + kernels.row_tile - 1) / kernels.row_tile;
+    std::vector<float> y(size_t(w.rows) * size_t(a.n));
+    const int64_t tiles = (w.rows + kernels.row_tile - 1) / kernels.row_tile;
     return seconds_of(threads, [&](int thread) {
                const int64_t begin = tiles * thread / threads * kernels.row_tile;
-               const int64_t end = std::min(rows, tiles * (thread + 1) / threads * kernels.row_tile);
-               for (int64_t i = 0; i < repeats; ++i) kernels.matmul(w, a, begin, end, y.data(), rows);
+               const int64_t end = std::min(w.rows, tiles * (thread + 1) / threads * kernels.row_tile);
+               for (int64_t i = 0; i < repeats; ++i) kernels.matmul(w, a, begin, end, y.data(), w.rows);
            }) / double(repeats);
 }
 
@@ -84,8 +93,11 @@ double multiply_rate(int threads, int64_t rounds, const std::optional<std::strin
 
 void bind_timing(nb::module_& m) {
     using namespace selfee;
-    m.def("time_matmul", time_matmul, "type"_a, "blocks"_a.noconvert(), "rows"_a, "cols"_a, "x"_a.noconvert(), "threads"_a, "repeats"_a,
-          "isa"_a = nb::none(), "packed"_a = false, "Seconds for one multiplication, without preparing x.");
+    nb::class_<HeldMatrix>(m, "HeldMatrix", "Weights as a model holds them: in the file's layout, or packed.")
+        .def(nb::init<int64_t, const Bytes&, int64_t, int64_t, bool>(), "type"_a, "blocks"_a.noconvert(), "rows"_a, "cols"_a,
+             "packed"_a, nb::keep_alive<1, 3>());
+    m.def("time_matmul", time_matmul, "matrix"_a, "x"_a.noconvert(), "threads"_a, "repeats"_a, "isa"_a = nb::none(),
+          "Seconds for one multiplication, without preparing x.");
     m.def("read_rate", read_rate, "buffer"_a.noconvert(), "threads"_a, "repeats"_a, "isa"_a = nb::none(),
           "Bytes a second of reading a buffer.");
     m.def("multiply_rate", multiply_rate, "threads"_a, "rounds"_a, "isa"_a = nb::none(),

@@ -9,7 +9,12 @@ import numpy
 from numpy.typing import NDArray
 
 
-def time_matmul(type: int, blocks: Annotated[NDArray[numpy.uint8], dict(order='C', device='cpu', writable=False)], rows: int, cols: int, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], threads: int, repeats: int, isa: str | None = None, packed: bool = False) -> float:
+class HeldMatrix:
+    """Weights as a model holds them: in the file's layout, or packed."""
+
+    def __init__(self, type: int, blocks: Annotated[NDArray[numpy.uint8], dict(order='C', device='cpu', writable=False)], rows: int, cols: int, packed: bool) -> None: ...
+
+def time_matmul(matrix: HeldMatrix, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], threads: int, repeats: int, isa: str | None = None) -> float:
     """Seconds for one multiplication, without preparing x."""
 
 def read_rate(buffer: Annotated[NDArray[numpy.uint8], dict(order='C', device='cpu', writable=False)], threads: int, repeats: int, isa: str | None = None) -> float:
