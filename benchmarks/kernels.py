@@ -84,8 +84,8 @@ def measure(type: QuantType, rounds: int) -> Iterator[tuple[str, float]]:
             for place, buffer in buffers.items():
                 repeats = max(1, (32 << 20) // buffer.nbytes)
                 reads[place, threads].append(_native.read_rate(buffer, threads, repeats) / 1e9)
-        for case, (run, repeats) in runs.items():
-            seconds[case].append(run(repeats))
+        for case, (timed, repeats) in runs.items():
+            seconds[case].append(timed(repeats))
     for (place, threads, n), times in seconds.items():
         nbytes, values = sizes[place]
         taken = statistics.median(times)
