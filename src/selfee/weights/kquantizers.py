@@ -172,9 +172,9 @@ def _sweep(
     for column in range(parts.shape[1]):
         w, x, code = weights[:, column], parts[:, column], codes[:, column]
         old = code.astype(np.float32)
-        lx, l2 = sum_lx - w * x * old, sum_l2 - w * old * old
-        ratio: Floats = x * l2 / lx
-        fresh = np.clip(nearest_int(ratio), -half, half - 1)
+        lx: Floats = sum_lx - w * x * old
+        l2: Floats = sum_l2 - w * old * old
+        fresh = np.clip(nearest_int(x * l2 / lx), -half, half - 1)
         new = fresh.astype(np.float32)
         new_lx, new_l2 = lx + w * x * new, l2 + w * new * new
         better = (new_l2 > 0) & (new_lx * new_lx * sum_l2 > sum_lx * sum_lx * new_l2)
