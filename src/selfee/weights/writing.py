@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from selfee.errors import ResourceError
+from selfee.weights.disk import put_in_place
 
 
 @contextmanager
@@ -23,12 +24,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name must outlive a power cut too
-        finally:
-            os.close(folder)
+        put_in_place(beside, path)
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise ResourceError(
