@@ -10,6 +10,7 @@
 #include <string>
 
 #include "forward.h"
+#include "sampling.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -20,6 +21,7 @@ namespace {
 using Blocks = nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu>;
 using Tensors = nb::typed<nb::dict, nb::str, nb::object>;
 using Tokens = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Row = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Logits = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
 
 [[noreturn]] void refuse(const std::string& what) { throw nb::value_error(what.c_str()); }
@@ -181,6 +183,38 @@ private:
     int64_t length_ = 0;
 };
 
+Sampler make_sampler(double temperature, int64_t top_k, double top_p, double min_p, double typical_p,
+                     double tail_free_z, double repeat_penalty, int64_t repeat_last_n, double frequency_penalty,
+                     double presence_penalty, int32_t exempt_token, int mirostat, double mirostat_tau,
+                     double mirostat_eta, const std::vector<int32_t>& bias_tokens, const std::vector<double>& bias_values,
+                     const std::vector<int32_t>& steps, uint64_t seed) {
+    require(bias_tokens.size() == bias_values.size(), "bias_tokens and bias_values differ in number");
+    SamplerSettings s;
+    s.temperature = temperature, s.top_k = top_k, s.top_p = top_p, s.min_p = min_p, s.typical_p = typical_p;
+    s.tail_free_z = tail_free_z, s.repeat_penalty = repeat_penalty, s.repeat_last_n = repeat_last_n;
+    s.frequency_penalty = frequency_penalty, s.presence_penalty = presence_penalty, s.exempt_token = exempt_token;
+    s.mirostat = mirostat, s.mirostat_tau = mirostat_tau, s.mirostat_eta = mirostat_eta, s.seed = seed;
+    for (size_t i = 0; i < bias_tokens.size(); ++i) s.bias.emplace_back(bias_tokens[i], bias_values[i]);
+    for (const int32_t step : steps) {
+        require(0 <= step && step <= int32_t(SamplerStep::Temperature), "unknown sampler");
+        s.steps.push_back(static_cast<SamplerStep>(step));
+    }
+    return Sampler(std::move(s));
+}
+
+void begin_sampling(Sampler& sampler, const Tokens& history) {
+    sampler.begin({history.data(), history.data() + history.shape(0)});
+}
+
+int32_t sample(Sampler& sampler, const Row& logits) {
+    require(logits.shape(0) > 0, "no logits");
+    try {
+        return sampler.sample(logits.data(), int64_t(logits.shape(0)));
+    } catch (const std::domain_error& error) {
+        refuse(error.what());
+    }
+}
+
 }  // namespace
 }  // namespace selfee
 
@@ -199,4 +233,11 @@ void bind_model(nb::module_& m) {
         .def("truncate", &Session::truncate, "length"_a, "Keep this many tokens.")
         .def("forward", &Session::forward, "tokens"_a, "logit_rows"_a,
              "Evaluate tokens after those held; logits of the last `logit_rows` of them.");
+    nb::class_<Sampler>(m, "Sampler", "Draws tokens; use selfee.llama.sampling.Sampler.")
+        .def(nb::new_(&make_sampler), nb::kw_only(), "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "typical_p"_a,
+             "tail_free_z"_a, "repeat_penalty"_a, "repeat_last_n"_a, "frequency_penalty"_a, "presence_penalty"_a,
+             "exempt_token"_a, "mirostat"_a, "mirostat_tau"_a, "mirostat_eta"_a, "bias_tokens"_a, "bias_values"_a,
+             "steps"_a, "seed"_a)
+        .def("begin", begin_sampling, "history"_a, "Forget everything; `history` are the tokens before the first draw.")
+        .def("sample", sample, "logits"_a, "The next token, which joins the history.");
 }
