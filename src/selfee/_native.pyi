@@ -70,36 +70,10 @@ class Session:
 class Sampler:
     """Draws tokens; use selfee.llama.sampling.Sampler."""
 
-    def __init__(
-        self,
-        *,
-        temperature: float,
-        top_k: int,
-        top_p: float,
-        min_p: float,
-        typical_p: float,
-        tail_free_z: float,
-        repeat_penalty: float,
-        repeat_last_n: int,
-        frequency_penalty: float,
-        presence_penalty: float,
-        exempt_token: int,
-        mirostat: int,
-        mirostat_tau: float,
-        mirostat_eta: float,
-        bias_tokens: Sequence[int],
-        bias_values: Sequence[float],
-        steps: Sequence[int],
-        seed: int,
-    ) -> None: ...
-    def begin(
-        self,
-        history: Annotated[NDArray[numpy.int32], {"shape": (None,), "order": "C", "device": "cpu", "writable": False}],
-    ) -> None:
+    def __init__(self, *, temperature: float, top_k: int, top_p: float, min_p: float, typical_p: float, tail_free_z: float, repeat_penalty: float, repeat_last_n: int, frequency_penalty: float, presence_penalty: float, exempt_token: int, mirostat: int, mirostat_tau: float, mirostat_eta: float, bias_tokens: Sequence[int], bias_values: Sequence[float], steps: Sequence[int], seed: int) -> None: ...
+
+    def begin(self, history: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None:
         """Forget everything; `history` are the tokens before the first draw."""
 
-    def sample(
-        self,
-        logits: Annotated[NDArray[numpy.float32], {"shape": (None,), "order": "C", "device": "cpu", "writable": False}],
-    ) -> int:
+    def sample(self, logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> int:
         """The next token, which joins the history."""
