@@ -61,7 +61,7 @@ class _Turns:
     def answer(self) -> Events:
         self._author = self._fill(self.prompts.answer)
         cut = yield from self._write(Section.ANSWER, 0, [self._author], self.stop)
-        self._author.append(Message("assistant", self.draft.text))
+        self._author = [*self._author, Message("assistant", self.draft.text)]
         return (yield from end_answer(self.draft, cut))
 
     def criticise(self, number: int) -> Events:
@@ -88,7 +88,7 @@ class _Turns:
         verdict = self.draft.steps[-1].verdict
         if verdict is not None and verdict.forced and find_verdict(words) is not None:
             words = overrule(words)
-            self._critic[-1] = Message("assistant", words)
+            self._critic = [*self._critic[:-1], Message("assistant", words)]
         answer = self.draft.steps[-1].answer
         kept = self.prompts.keeps_round(number - 1)
         later = self.prompts.revise_later if not kept and number > 1 else ()
@@ -139,7 +139,7 @@ class _Turns:
     def _stream(
         self, messages: list[Message], stop: tuple[str, ...], prefix: str, params: SamplingParams, limit: int
     ) -> Iterator[Chunk]:
-        return self.engine.stream_chat(ChatRequest(messages, params, limit, stop, prefix))
+        return self.engine.stream_chat(ChatRequest(tuple(messages), params, limit, stop, prefix))
 
     def _fill(self, turns: Sequence[Turn], answer: str = "", feedback: str = "") -> list[Message]:
         fields = fields_of(self.draft.instruction, answer, feedback, self.reference)
