@@ -74,8 +74,7 @@ def make_tiny(
     ``type``; k-quants are random blocks of sane size. ``metadata`` is added to a GGUF file's own; None as a value takes
     a key away.
     """
-    is_k = type.block_values == 256
-    n_embd = n_embd or (256 if is_k else 64)
+    n_embd = n_embd or (256 if type.block_values == 256 else 64)
     shape = _Shape(
         architecture,
         type,
@@ -84,7 +83,7 @@ def make_tiny(
         n_head,
         n_head_kv or n_head,
         head_dim or n_embd // n_head,
-        256 if is_k else 32,
+        256 if n_embd % 256 == 0 else 32,
     )
     if container in _VERSIONS:
         words = _first(spm_vocab() if vocab == "spm" else bpe_vocab(), n_vocab)
