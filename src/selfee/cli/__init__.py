@@ -16,6 +16,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run ``selfee`` with these words (default: the command line's), and exit."""
     import sys
 
-    from selfee.cli.run import run
+    try:
+        from selfee.cli.run import run
 
-    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+        sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+    except KeyboardInterrupt:  # before run() could see to it
+        sys.exit(130)

@@ -9,7 +9,9 @@ from selfee.cli.output import Screen
 from selfee.weights.disk import human_size
 
 _REFRESH = 0.1  # seconds
-_BAR = 24  # columns
+_NUMBERS = 48  # columns for percent, bytes, speed and time left
+_LONGEST_BAR = 30  # columns
+_LONGEST_LABEL = 24
 _STEP = 10  # percent
 
 
@@ -83,13 +85,15 @@ class DownloadDisplay:
         style = self._screen.style
         if not self._total:
             return f"{self._short_label()}  {human_size(self._done)}{self._rate(seconds)}"
-        filled = _BAR * self._done // self._total
-        bar = style("━" * filled, "cyan") + style("─" * (_BAR - filled), "dim")
+        label = self._short_label()
+        length = max(0, min(_LONGEST_BAR, self._screen.width - _NUMBERS - len(label) - 4))
+        filled = length * self._done // self._total
+        bar = style("━" * filled, "cyan") + style("─" * (length - filled), "dim")
         amount = f"{100 * self._done // self._total:3} %  {human_size(self._done)} of {human_size(self._total)}"
-        return f"{self._short_label()}  {bar}  {amount}{self._rate(seconds)}"
+        return f"{label}  {bar}  {amount}{self._rate(seconds)}"
 
     def _short_label(self) -> str:
-        room = max(8, self._screen.width - _BAR - 52)
+        room = min(_LONGEST_LABEL, max(8, self._screen.width - _NUMBERS - 8))
         return self._label if len(self._label) <= room else self._label[: room - 1] + "…"
 
     def _rate(self, seconds: float) -> str:

@@ -10,7 +10,7 @@ from selfee.cli.pip_config import read_pip_config
 from selfee.errors import UsageError
 from selfee.weights.store import HUB, HubConfig, ModelStore, StoreConfig, default_folder
 
-OPENAI_HOST = "api.openai.com"
+OPENAI = "https://api.openai.com"
 _MAX_KEY = 16_384  # bytes of a key file
 
 
@@ -39,13 +39,15 @@ def api_key(environ: Mapping[str, str], model: str, key_file: Path | None) -> st
         return _read_key(key_file)
     if key := environ.get("SELFEE_API_KEY"):
         return key
-    own = {OPENAI_HOST, _host(environ.get("OPENAI_BASE_URL", ""))}
-    return environ.get("OPENAI_API_KEY") or None if _host(model) in own else None
+    own = {_server(OPENAI), _server(environ.get("OPENAI_BASE_URL", ""))} - {None}
+    return environ.get("OPENAI_API_KEY") or None if _server(model) in own else None
 
 
-def _host(url: str) -> str | None:
+def _server(url: str) -> tuple[str, str, int | None] | None:
+    """Scheme, host and port of an address; None if it is none."""
     try:
-        return urlsplit(url).hostname
+        parts = urlsplit(url)
+        return (parts.scheme, parts.hostname, parts.port) if parts.hostname else None
     except ValueError:
         return None
 

