@@ -91,6 +91,8 @@ class ToyRuntime:
     name = "toy"
     vocab_size = len(PIECES)
     end_tokens: Collection[int] = (END,)
+    num_parameters = 12
+    trained_on_chains = False
 
     def __init__(self, context_length: int = 64, supports_chat: bool = True) -> None:
         self.context_length = context_length

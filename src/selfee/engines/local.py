@@ -56,6 +56,8 @@ class Runtime(Protocol):
     vocab_size: int
     end_tokens: Collection[int]  # end of text, end of turn
     supports_chat: bool  # whether the model file has a chat template
+    num_parameters: int  # weights of the model
+    trained_on_chains: bool  # whether the file says that its model was trained to criticise and revise
 
     def encode(self, text: str, *, add_bos: bool, parse_special: bool) -> list[int]:
         """Tokens of a text; ``add_bos`` asks for the beginning-of-text token if the model wants one."""
@@ -105,6 +107,16 @@ class LocalEngine:
     def supports_chat(self) -> bool:
         """Whether the model file has a chat template."""
         return self._runtime.supports_chat
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights of the model: small models need other words."""
+        return self._runtime.num_parameters
+
+    @property
+    def trained_on_chains(self) -> bool:
+        """Whether the model writes answer, feedback and revision by itself."""
+        return self._runtime.trained_on_chains
 
     def stream(self, request: Request) -> Iterator[Chunk]:
         """See ``Engine.stream``. Raises ContextOverflowError or UsageError here, before anything is computed."""

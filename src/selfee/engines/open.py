@@ -10,10 +10,12 @@ from selfee.engines.local import LocalEngine, Runtime
 from selfee.engines.remote import RemoteEngine
 from selfee.engines.scripted import ScriptedEngine
 from selfee.errors import BadFileError, UsageError
+from selfee.weights.model_names import is_model_url, parse_model_name
+from selfee.weights.store import ModelStore, StoreConfig, default_folder
 
 _FORMS = (
-    "expected a model file (model.gguf, model.bin), an address (http://127.0.0.1:8080/v1#model) or a script "
-    "(script:replies.jsonl)"
+    "expected a model file (model.gguf, model.bin), the name of a model (see `selfee models list`), an address "
+    "(http://127.0.0.1:8080/v1#model) or a script (script:replies.jsonl)"
 )
 
 AnyEngine = LocalEngine | RemoteEngine | ScriptedEngine
@@ -29,7 +31,8 @@ class Loader(Protocol):
 def open_engine(
     spec: str,
     *,
-    load: Loader,
+    load: Loader | None = None,
+    models: Path | None = None,
     context_length: int | None = None,
     threads: int | None = None,
     api_key: str | None = None,
@@ -39,26 +42,40 @@ def open_engine(
 ) -> AnyEngine:
     """Open ``spec``; close what comes back. Nothing is sent to a server yet.
 
-    ``load`` opens model files. ``context_length`` (tokens) limits a local model and describes a remote one;
-    ``threads`` are for local models; ``api_key``, ``timeout`` (seconds without a byte), ``total_timeout`` (seconds a
-    request) and ``proxy`` for servers. Raises UsageError naming the accepted forms, BadFileError for a bad file.
+    A model's name means the file that ``selfee models pull`` brought here (into the folder ``models``); nothing is
+    downloaded. ``load`` opens model files (None: with this process's own engine). ``context_length`` (tokens) limits a
+    local model and describes a remote one; ``threads`` are for local models; ``api_key``, ``timeout`` (seconds without
+    a byte), ``total_timeout`` (seconds a request) and ``proxy`` for servers. Raises UsageError naming the accepted
+    forms, BadFileError for a bad file.
     """
     for name, value in (("context_length", context_length), ("threads", threads)):
         if value is not None and value < 1:
             raise UsageError(f"{name}: {value}; expected 1 or more")
     if spec.startswith("script:"):
         return ScriptedEngine.from_file(spec.removeprefix("script:"))
-    if spec.lower().startswith(("http://", "https://")):
+    if spec.lower().startswith(("http://", "https://")) and not is_model_url(spec):
         address, _, model = spec.partition("#")
         stall = Timeouts().stall if timeout is None else timeout
         limits = Limits(Timeouts(stall=stall, total=total_timeout))
         return RemoteEngine(
             address, model or None, api_key=api_key, limits=limits, proxy=proxy, context_length=context_length
         )
-    return LocalEngine(load(_model_path(spec), context_length=context_length, threads=threads))
+    path = _model_path(spec, models)
+    return LocalEngine((load or _load_here)(path, context_length=context_length, threads=threads))
 
 
-def _model_path(spec: str) -> Path:
+def _load_here(path: Path, *, context_length: int | None, threads: int | None) -> Runtime:
+    from selfee.engines.runtime import load_runtime  # NumPy and the kernels: servers and scripts do without
+
+    return load_runtime(path, context_length=context_length, threads=threads)
+
+
+def _model_path(spec: str, models: Path | None) -> Path:
+    if (model := parse_model_name(spec)) is not None:
+        stored = ModelStore(StoreConfig(models or default_folder())).find(model)
+        if stored is None:
+            raise UsageError(f"{spec}: not on this machine; expected a downloaded model; run `selfee models pull {spec}`")
+        return stored.path
     path = Path(spec)
     try:
         if path.is_file():

@@ -1,0 +1,118 @@
+"""A model file made ready to run: its tokenizer, its chat template and its forward pass behind one face."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Generator, Sequence
+from math import prod
+from pathlib import Path
+from typing import cast
+
+from selfee.engines.base import Message, SamplingParams
+from selfee.engines.local import Decoder, Generated
+from selfee.engines.memory import available_memory, require_memory
+from selfee.engines.sessions import Session
+from selfee.errors import UsageError
+from selfee.llama.chat_template import ChatTemplate
+from selfee.llama.config import LlamaConfig
+from selfee.llama.generate import generate
+from selfee.llama.model import Model, memory_needed
+from selfee.llama.model import Session as LlamaSession
+from selfee.llama.sampling import Sampler, SamplerConfig
+from selfee.llama.tokenizer import load_tokenizer
+from selfee.weights.checkpoint import Checkpoint, open_checkpoint
+
+TRAINED_ON_CHAINS = "selfee.trained_on_chains"
+"""Metadata key, true where a model was trained to write answer, feedback and revision by itself."""
+
+_SMALLEST_CONTEXT = 512  # tokens; below that no chain fits
+_SAMPLER_FIELDS = frozenset(field.name for field in dataclasses.fields(SamplerConfig))
+
+
+class LlamaRuntime:
+    """Implements ``Runtime`` for a GGUF or GGML file. Made by ``load_runtime``."""
+
+    def __init__(self, checkpoint: Checkpoint, model: Model) -> None:
+        self.name = checkpoint.path.name
+        self._checkpoint = checkpoint
+        self._model = model
+        self._tokenizer = load_tokenizer(checkpoint.vocab)
+        self._template = ChatTemplate.for_vocab(checkpoint.vocab, self._tokenizer)
+        self.context_length = model.context_length
+        self.vocab_size = model.config.vocabulary
+        self.end_tokens: Collection[int] = self._tokenizer.end_tokens
+        self.num_parameters = sum(prod(tensor.shape) for tensor in checkpoint.tensors.values())
+        self.trained_on_chains = checkpoint.metadata.get(TRAINED_ON_CHAINS) is True
+        self._newline = self._tokenizer.encode("\n", add_bos=False)[-1]
+
+    @property
+    def supports_chat(self) -> bool:
+        """Whether the file has a chat template."""
+        return self._template is not None
+
+    def encode(self, text: str, *, add_bos: bool, parse_special: bool) -> list[int]:
+        """See ``Runtime.encode``."""
+        return self._tokenizer.encode(text, add_bos=None if add_bos else False, parse_special=parse_special)
+
+    def encode_chat(self, messages: Sequence[Message], prefix: str) -> list[int]:
+        """See ``Runtime.encode_chat``. Raises UsageError where the file has no template."""
+        if self._template is None:
+            raise UsageError(f"{self._checkpoint.path}: has no chat template; expected one for a chat; use guided mode")
+        return self._template.encode(messages, prefix)
+
+    def piece(self, token: int) -> str:
+        """See ``Runtime.piece``."""
+        return self._tokenizer.piece(token)
+
+    def decoder(self) -> Decoder:
+        """See ``Runtime.decoder``: for tokens that continue a text."""
+        return self._tokenizer.stream_decoder()
+
+    def new_session(self) -> Session:
+        """See ``Runtime.new_session``."""
+        return self._model.new_session()
+
+    def generate(
+        self, session: Session, tokens: Sequence[int], params: SamplingParams, seed: int, max_tokens: int
+    ) -> Generator[Generated, None, None]:
+        """See ``Runtime.generate``."""
+        settings = {name: value for name, value in vars(params).items() if name in _SAMPLER_FIELDS}
+        sampler = Sampler(SamplerConfig(**(settings | {"seed": seed})), self._newline)
+        steps = generate(cast(LlamaSession, session), tokens, sampler, max_tokens=max_tokens)
+        for step in steps:
+            yield Generated(step.id, step.logits)
+
+    def close(self) -> None:
+        """Let go of the weights."""
+        self._model.close()
+        self._checkpoint.close()
+
+
+def load_runtime(path: Path, *, context_length: int | None = None, threads: int | None = None) -> LlamaRuntime:
+    """Open a model file and bind it to the forward pass; weights stay where they are mapped.
+
+    ``context_length`` None takes the model's own, halved until weights and cache fit into the memory there is; a
+    number is taken as it is. Raises BadFileError, UnsupportedFileError, UsageError, and ResourceError naming what is
+    needed and what there is.
+    """
+    checkpoint = open_checkpoint(path)
+    try:
+        length = _fitting_context(checkpoint, context_length)
+        return LlamaRuntime(checkpoint, Model.load(checkpoint, context_length=length, threads=threads))
+    except BaseException:
+        checkpoint.close()
+        raise
+
+
+def _fitting_context(checkpoint: Checkpoint, asked: int | None) -> int:
+    config = LlamaConfig.from_checkpoint(checkpoint)
+    have = available_memory()
+    length = asked or config.context_length
+    while not asked and have is not None and length > _SMALLEST_CONTEXT:
+        if memory_needed(checkpoint, config, length) <= have:
+            break
+        length = max(_SMALLEST_CONTEXT, length // 2)
+    need = memory_needed(checkpoint, config, length)
+    advice = "use a smaller file" + (" or a smaller context_length" if asked else "")
+    require_memory(str(checkpoint.path), need, have, advice)
+    return length

@@ -1,0 +1,74 @@
+"""The names other people's programs use: each exists, and none changes without this file's golden list changing."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import selfee
+
+GOLDEN = Path(__file__).parent / "golden" / "public_names.txt"
+"""Written by ``python -m tests.test_public_names``."""
+
+ROOMS = ("selfee", "selfee.chain", "selfee.engines", "selfee.llama", "selfee.weights")
+
+
+def describe(room: str) -> list[str]:
+    """One line for each public name of a room: what it is and how it is called."""
+    module = importlib.import_module(room)
+    lines = []
+    for name in sorted(module.__all__):
+        value = getattr(module, name)
+        if inspect.isclass(value):
+            kind = "class"
+        elif callable(value):
+            kind = "def"
+        else:
+            kind = "value"
+        try:
+            signature = str(inspect.signature(value)) if callable(value) else ""
+        except ValueError:  # enums and the like tell none
+            signature = ""
+        lines.append(f"{room}.{name}: {kind}{signature}")
+    return lines
+
+
+def public_names() -> str:
+    return "".join(line + "\n" for room in ROOMS for line in describe(room))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_public_name_of_a_room_exists(room: str) -> None:
+    module = importlib.import_module(room)
+    assert module.__doc__
+    assert module.__all__
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+
+
+def test_public_names_and_signatures_change_only_on_purpose() -> None:
+    assert public_names() == GOLDEN.read_text(encoding="utf-8"), "run: python -m tests.test_public_names"
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = selfee.no_such_name
+
+
+def test_importing_selfee_loads_no_heavy_package() -> None:
+    code = (
+        "import selfee, sys; dir(selfee);"
+        "print([name for name in ('numpy', 'httpx2', 'tokenizers', 'jinja2', 'rich', 'typer') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+if __name__ == "__main__":
+    GOLDEN.parent.mkdir(exist_ok=True)
+    GOLDEN.write_text(public_names(), encoding="utf-8")
