@@ -65,7 +65,8 @@ FloatMatrix py_matmul(int64_t type_id, const Bytes& blocks, int64_t rows, int64_
     FloatMatrix y = new_array<FloatMatrix>({x.shape(0), size_t(rows)});
     float* values = y.data();
     nb::gil_scoped_release unlocked;
-    if (packed) pack_rows(w);
+    PackedMemory memory;
+    if (packed) pack_rows(w, memory);
     const Activations a = prepared(w.type, x, kernels);
     kernels.matmul(w, a, row_begin, end, values, rows);
     return y;

@@ -44,7 +44,8 @@ struct HeldMatrix {
     HeldMatrix(int64_t type, const Bytes& blocks, int64_t rows, int64_t cols, bool packed)
         : matrix(checked_matrix(type, blocks, rows, cols)) {
         nb::gil_scoped_release unlocked;
-        if (packed) pack_rows(matrix);
+        PackedMemory memory;
+        if (packed) pack_rows(matrix, memory);
     }
 };
 

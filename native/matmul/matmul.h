@@ -60,10 +60,23 @@ void prepare_rows(Activations& a, const float* x, int64_t x_stride, int64_t begi
 void matmul_rows(const Matrix& w, const Activations& a, int64_t row_begin, int64_t row_end, float* y, int64_t y_stride);
 int64_t row_granularity(const Matrix& w);
 
+// Memory for the packed weights of one model: a few large pieces, in huge pages where the system has them, since a
+// small page costs a table walk every few hundred cycles of streaming. A piece is freed with the last matrix in it.
+// Not thread-safe: one for each thread that packs.
+class PackedMemory {
+public:
+    std::shared_ptr<uint8_t> take(size_t bytes);  // 64-byte aligned
+
+private:
+    std::shared_ptr<uint8_t> piece_;
+    size_t used_ = 0, size_ = 0;
+};
+
 // Gives w the layout that the kernels in use are fastest with, in w.packed; does nothing where that is the file's own.
-// Costs packed_bytes(w) of memory and one pass over the weights.  Never changes a bit of a result.
-void pack(Matrix& w);
-size_t packed_bytes(const Matrix& w);
+// Costs packed_bytes(w) of memory and one pass over the weights; w.data is not read by matmul_rows afterwards.
+// Never changes a bit of a result.
+void pack(Matrix& w, PackedMemory& memory);
+size_t packed_bytes(const Matrix& w);  // 0 for types without a packed layout
 
 // De-quantise `count` values starting at a block boundary. Bit-exact with weights/quants.py and kquants.py.
 void dequantize(Type type, const uint8_t* blocks, int64_t count, float* out);

@@ -1,6 +1,10 @@
 // Repacks weights once, at load.
 #include "matmul/packed.h"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <algorithm>
 #include <new>
 
@@ -9,7 +13,8 @@
 namespace selfee {
 namespace {
 
-constexpr std::align_val_t kAlign{64};
+constexpr size_t kHugePage = size_t(2) << 20;
+constexpr size_t kPiece = size_t(32) << 20;
 
 template <class Block>
 void pack_block(const Block& from, int row, uint8_t* to) {
@@ -26,10 +31,11 @@ void pack_block(const Block& from, int row, uint8_t* to) {
 }
 
 template <class Block>
-bool pack_as(Matrix& w) {
+bool pack_as(Matrix& w, PackedMemory& memory) {
     const size_t size = packed_bytes(w), group_bytes = 8 * w.row_bytes;
-    auto* packed = static_cast<uint8_t*>(::operator new(size, kAlign));
-    w.packed = std::shared_ptr<const void>(packed, [](const void* p) { ::operator delete(const_cast<void*>(p), kAlign); });
+    const std::shared_ptr<uint8_t> place = memory.take(size);
+    uint8_t* packed = place.get();
+    w.packed = place;
     std::memset(packed, 0, size);
     for (int64_t r = 0; r < w.rows; ++r) {
         const auto* from = reinterpret_cast<const Block*>(w.data + size_t(r) * w.row_bytes);
@@ -41,6 +47,23 @@ bool pack_as(Matrix& w) {
 
 }  // namespace
 
+std::shared_ptr<uint8_t> PackedMemory::take(size_t bytes) {
+    bytes = (bytes + 63) / 64 * 64;
+    if (bytes > size_ - used_) {
+        const size_t size = (std::max(bytes, kPiece) + kHugePage - 1) / kHugePage * kHugePage;
+        constexpr std::align_val_t align{kHugePage};
+        piece_.reset(static_cast<uint8_t*>(::operator new(size, align)), [](uint8_t* p) { ::operator delete(p, align); });
+#if defined(__linux__)
+        madvise(piece_.get(), size, MADV_HUGEPAGE);  // a wish: without huge pages it only runs slower
+#endif
+        size_ = size;
+        used_ = 0;
+    }
+    const size_t at = used_;
+    used_ += bytes;
+    return {piece_, piece_.get() + at};
+}
+
 size_t packed_bytes(const Matrix& w) {
     switch (w.type) {
         case Type::Q4_0: case Type::Q4_1: case Type::Q5_0: case Type::Q5_1: case Type::Q8_0:
@@ -49,19 +72,19 @@ size_t packed_bytes(const Matrix& w) {
     }
 }
 
-bool pack_rows(Matrix& w) {
+bool pack_rows(Matrix& w, PackedMemory& memory) {
     switch (w.type) {
-        case Type::Q4_0: return pack_as<BlockQ4_0>(w);
-        case Type::Q4_1: return pack_as<BlockQ4_1>(w);
-        case Type::Q5_0: return pack_as<BlockQ5_0>(w);
-        case Type::Q5_1: return pack_as<BlockQ5_1>(w);
-        case Type::Q8_0: return pack_as<BlockQ8_0>(w);
+        case Type::Q4_0: return pack_as<BlockQ4_0>(w, memory);
+        case Type::Q4_1: return pack_as<BlockQ4_1>(w, memory);
+        case Type::Q5_0: return pack_as<BlockQ5_0>(w, memory);
+        case Type::Q5_1: return pack_as<BlockQ5_1>(w, memory);
+        case Type::Q8_0: return pack_as<BlockQ8_0>(w, memory);
         default: return false;
     }
 }
 
-void pack(Matrix& w) {
-    if (active_kernels().row_tile > 1) pack_rows(w);  // the scalar kernels read the file's own layout
+void pack(Matrix& w, PackedMemory& memory) {
+    if (active_kernels().row_tile > 1) pack_rows(w, memory);  // the scalar kernels read the file's own layout
 }
 
 }  // namespace selfee

@@ -24,6 +24,6 @@ struct PackedBlock {
 };
 
 // Packs w whatever the instruction set; false if there is no packed layout for its type.
-bool pack_rows(Matrix& w);
+bool pack_rows(Matrix& w, PackedMemory& memory);
 
 }  // namespace selfee

@@ -7,6 +7,8 @@
 namespace selfee {
 namespace {
 
+constexpr size_t kAhead = 4096;  // bytes: what a core reads while one access to memory is under way, and some more
+
 // sums[t] += four columns of all rows * four codes of token t.
 template <Codes kind, int T>
 SELFEE_INLINE void add_columns(Ints codes, const int8_t* x, int64_t stride, Ints* sums) {
@@ -68,6 +70,7 @@ static void packed_tile(const uint8_t* const* groups, const ActivationView& a, i
     for (int64_t b = 0; b < a.cols / 32; ++b) {
         BlockPointers block;
         for (int h = 0; h < kHalves; ++h) block[h] = groups[h] + size_t(b) * Packed::bytes;
+        for (int h = 0; h < kHalves; ++h) prefetch(block[h], kAhead, Packed::bytes);
         Ints sums[T];
         block_sums<Block, kind, T>(block, a.codes + t0 * a.cols + 32 * b, a.cols, sums);
         const Floats d = from_halves([&](int h) { return load_128(block[h]); });
