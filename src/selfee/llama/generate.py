@@ -80,17 +80,20 @@ def generate(
                 session.forward(pending[:-1])
                 pending = pending[-1:]
             rows = session.forward(pending + draft, "all" if draft else "last")
-            yield from _verified(rows, draft, text, sampler)
-            session.truncate(min(session.length, len(text) - 1))
+            yield from _verified(session, rows, draft, text, sampler)
     finally:
         session.truncate(min(session.length, len(text)))
 
 
-def _verified(rows: Logits, draft: Sequence[int], text: list[int], sampler: Sampler) -> Generator[Token, None, None]:
+def _verified(
+    session: Session, rows: Logits, draft: Sequence[int], text: list[int], sampler: Sampler
+) -> Generator[Token, None, None]:
     """Sample from each row as long as the draft before it was right; ``text`` grows by what is yielded."""
     for row, guess in zip(rows, [*draft, None], strict=True):
         token = sampler.sample(row)
         text.append(token)
+        if token != guess:  # what the session holds from here on is a wrong guess, and this may be the last step
+            session.truncate(len(text) - 1)
         yield Token(token, row, token == guess)
         if token != guess:
             return
