@@ -60,6 +60,10 @@ METADATA: dict[str, tuple[dict[str, Any], str]] = {
     "frequency 0": ({"llama.rope.freq_base": 0.0}, "rope.freq_base is 0.0"),
     "experts": ({"llama.expert_count": 8}, "is a mixture of experts"),
     "another vocabulary size": ({"llama.vocab_size": 7}, "vocab_size is 7; expected the 462 rows"),
+    "vocabulary 0": ({"llama.vocab_size": 0}, "vocab_size is 0; expected a whole number from 1"),
+    "vocabulary -1": ({"llama.vocab_size": -1}, "vocab_size is -1"),
+    "vocabulary 2**31": ({"llama.vocab_size": 2**31}, "vocab_size is 2147483648"),
+    "one of three parts": ({"split.count": np.uint16(3)}, "is one of 3 parts of a model; join them first"),
     "fewer tokens than rows": (
         {"tokenizer.ggml.tokens": ["a", "b", "c"], "tokenizer.ggml.token_type": None},
         "'token_embd.weight': 462 rows for 3 tokens",

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.tiny import Container, make_tiny
-from tests.weights.craft import refused
+from tests.weights.craft import array, gguf, pair, refused, text
 
 from selfee.errors import BadFileError, UnsupportedFileError
 from selfee.weights.checkpoint import Checkpoint, open_checkpoint
+from selfee.weights.gguf import ValueType
 from selfee.weights.quants import QuantType, dequantize
 
 CONTAINERS: list[Container] = ["gguf", "gguf2", "gguf1", "ggjt3", "ggjt2", "ggjt1", "ggmf", "ggml"]
@@ -184,7 +185,7 @@ def test_a_file_replaced_by_renaming_or_deleted_stays_in_use(tmp_path: Path) -> 
 
 LOW_MEMORY = """
 import resource, sys
-resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+resource.setrlimit(resource.RLIMIT_AS, (3 << 29, 3 << 29))
 from selfee.errors import BadFileError
 from selfee.weights.checkpoint import open_checkpoint
 try:
@@ -194,14 +195,27 @@ except BadFileError as error:
 """
 
 
-def test_a_huge_hole_in_a_file_costs_no_memory(tmp_path: Path) -> None:
-    path = tmp_path / "m.gguf"
-    whole = make_tiny(path).read_bytes()
-    with path.open("wb") as file:
-        file.write(whole)
-        file.truncate(600 << 20)  # sparse: takes no disk
+def opened_with_little_memory(path: Path) -> str:
     done = subprocess.run([sys.executable, "-c", LOW_MEMORY, str(path)], capture_output=True, text=True, check=True)
-    assert "bytes follow the last tensor" in done.stdout
+    return done.stdout
+
+
+def test_a_huge_hole_in_a_file_costs_no_memory(tmp_path: Path) -> None:
+    path = make_tiny(tmp_path / "m.gguf")
+    os.truncate(path, 600 << 20)  # sparse: takes no disk
+    assert "bytes follow the last tensor" in opened_with_little_memory(path)
+
+
+@pytest.mark.parametrize("length", [1 << 28, 1 << 30])
+def test_a_text_of_a_gigabyte_that_is_really_there_is_not_read(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "m.gguf"
+    words = text(b"", length=length)
+    path.write_bytes(gguf([pair("k", ValueType.STRING, words)]))
+    os.truncate(path, length + 4096)
+    assert "at most 67108864 are allowed" in opened_with_little_memory(path)
+    path.write_bytes(gguf([array("k", ValueType.STRING, 1, words)]))
+    os.truncate(path, length + 4096)
+    assert "expected at most 67108864" in opened_with_little_memory(path)
 
 
 def test_a_vocabulary_of_a_hundred_and_fifty_thousand_tokens_opens_at_once(tmp_path: Path) -> None:

@@ -85,7 +85,11 @@ CASES: dict[str, tuple[bytes, str]] = {
     "row 0": (gguf([], [Described(sizes=(0,))], DATA), "none may be 0"),
     "alignment of another type": (
         gguf([pair("general.alignment", STR, text("32"))], ONE, DATA),
-        "general.alignment is '32'; expected a power of two",
+        "byte 24: general.alignment is of type STRING; expected U32",
+    ),
+    "alignment of a wider type": (
+        gguf([pair("general.alignment", ValueType.U64, struct.pack("<Q", 32))], ONE, DATA),
+        "general.alignment is of type U64; expected U32",
     ),
     "alignment 0": (gguf([u32("general.alignment", 0)], ONE, DATA), "general.alignment is 0"),
     "alignment 13": (gguf([u32("general.alignment", 13)], ONE, DATA), "general.alignment is 13"),
@@ -94,7 +98,11 @@ CASES: dict[str, tuple[bytes, str]] = {
     "empty key": (gguf([pair("", ValueType.U8, b"\1")]), "metadata key 0 is empty"),
     "small file that declares a string of 1 GiB": (
         gguf([pair("k", STR, text(bytes(100), length=1 << 30))]),
-        "metadata value 'k' needs 1073741824 bytes but 1.. are left",
+        "metadata value 'k' is 1073741824 bytes long; at most 67108864 are allowed",
+    ),
+    "small file that declares a string of 64 MiB": (
+        gguf([pair("k", STR, text(bytes(100), length=1 << 26))]),
+        "metadata value 'k' needs 67108864 bytes but 1.. are left",
     ),
     "size near 2**64 that wraps in padding, PR 26318": (
         gguf([], [Described(sizes=(2**63 - 1,), type=24)], DATA),

@@ -50,6 +50,7 @@ def check_architecture(checkpoint: Checkpoint) -> None:
     BadFileError for metadata out of range and for tensors that are missing or of wrong shape. Values are not looked
     at: see ``check_finite``.
     """
+    _refuse_parts(checkpoint)
     dimensions = read_dimensions(checkpoint)
     vectors, matrices = _expected(dimensions)
     expected = vectors | matrices
@@ -68,6 +69,14 @@ def check_architecture(checkpoint: Checkpoint) -> None:
         )
     for tensor in checkpoint.tensors.values():
         _check_tensor(checkpoint, tensor, expected[tensor.name], is_vector=tensor.name in vectors)
+
+
+def _refuse_parts(checkpoint: Checkpoint) -> None:
+    count = checkpoint.metadata.get("split.count", 1)
+    if type(count) is int and count > 1:
+        raise UnsupportedFileError(
+            f"{checkpoint.path}: is one of {count} parts of a model; join them first (llama-gguf-split --merge)"
+        )
 
 
 def read_dimensions(checkpoint: Checkpoint) -> Dimensions:

@@ -39,6 +39,7 @@ CONTEXT_LENGTH = 2048
 _HYPER = struct.Struct("<7I")
 _KNOWN_FILE_TYPES = frozenset({0, 1, 2, 3, 4, *range(7, 19)})
 _MAX_NAME = 256
+_MAX_PIECE = 1 << 16
 _PLAIN = frozenset({QuantType.F32, QuantType.F16})
 _FIVE_BIT = frozenset({QuantType.Q5_0, QuantType.Q5_1})
 _IN_V3 = frozenset(
@@ -120,7 +121,7 @@ class _Reader:
         if with_scores:
             tokens, scores = self.scored_tokens(count)
         else:
-            tokens, scores = self.at.strings(count, 4, "the vocabulary"), None
+            tokens, scores = self.at.strings(count, 4, "the vocabulary", _MAX_PIECE), None
         if scores is not None and not np.isfinite(scores).all():
             index = int(np.flatnonzero(~np.isfinite(scores))[0])
             raise self.file.bad(start, f"score of token {index} is {scores[index]}; expected a finite number; {AGAIN}")
@@ -152,6 +153,8 @@ class _Reader:
             end = start + int.from_bytes(data[at:start], "little")
             if end + 4 > size:
                 raise self.file.bad(at, f"token {len(tokens)} reaches beyond the end of the file; {AGAIN}")
+            if end - start > _MAX_PIECE:
+                raise self.file.bad(at, f"token {len(tokens)} has {end - start} bytes; expected at most {_MAX_PIECE}")
             tokens.append(data[start:end])
             at = end + 4
             scores += data[end:at]

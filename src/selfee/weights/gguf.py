@@ -22,11 +22,12 @@ from selfee.weights.vocab import vocab_from_metadata
 
 MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32
+_ALIGNMENT_KEY = "general.alignment"
 
 _MAX_PAIRS = 1 << 16
 _MAX_TENSORS = 1 << 18
 _MAX_ELEMENTS = 1 << 30
-_MAX_STRING = 1 << 30
+_MAX_STRING = 1 << 26  # ggml allows 1 GiB; the longest real ones, whole tokenizer files, have 20 MB
 _MAX_KEY = (1 << 16) - 1
 _MAX_TENSOR_NAME = 63
 _MAX_DIMENSIONS = 4
@@ -158,7 +159,11 @@ class _Reader:
             key = self.name(f"metadata key {index}", _MAX_KEY)
             if key in metadata:
                 raise self.file.bad(start, f"metadata key '{printable(key)}' stands there twice; {AGAIN}")
-            metadata[key] = self.value(f"metadata value '{printable(key, 80)}'")
+            what = f"metadata value '{printable(key, 80)}'"
+            kind = self.value_type(what)
+            if key == _ALIGNMENT_KEY and kind is not ValueType.U32:
+                raise self.file.bad(start, f"{_ALIGNMENT_KEY} is of type {kind.name}; expected U32; {AGAIN}")
+            metadata[key] = self.value(kind, what)
         return metadata
 
     def value_type(self, what: str) -> ValueType:
@@ -169,8 +174,7 @@ class _Reader:
         except ValueError:
             raise self.file.bad(start, f"{what} has type {number}; known are 0 to {max(ValueType)}; {AGAIN}") from None
 
-    def value(self, what: str) -> Any:
-        kind = self.value_type(what)
+    def value(self, kind: ValueType, what: str) -> Any:
         if kind is ValueType.STRING:
             return self.string(what).decode("utf-8", errors="replace")
         if kind is ValueType.ARRAY:
@@ -186,7 +190,7 @@ class _Reader:
         size = self.width if kind is ValueType.STRING else np.dtype(DTYPES[kind]).itemsize
         count = self.count(f"the number of elements of {what}", _MAX_ELEMENTS, size)
         if kind is ValueType.STRING:
-            return StringArray(self.at.strings(count, self.width, what))
+            return StringArray(self.at.strings(count, self.width, what, _MAX_STRING))
         return self.numbers(kind, count, what)
 
     def numbers(self, kind: ValueType, count: int, what: str) -> np.ndarray[Any, Any]:
@@ -199,14 +203,12 @@ class _Reader:
         return np.frombuffer(raw, dtype=dtype)
 
     def alignment(self, metadata: dict[str, Any]) -> int:
-        value = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
-        is_power_of_two = type(value) is int and value > 0 and value & (value - 1) == 0
-        if not is_power_of_two or value > _MAX_ALIGNMENT:
+        value: int = metadata.get(_ALIGNMENT_KEY, DEFAULT_ALIGNMENT)
+        if not 0 < value <= _MAX_ALIGNMENT or value & (value - 1):
             raise BadFileError(
-                f"{self.file.path}: general.alignment is {printable(repr(value), 40)}; "
-                f"expected a power of two up to {_MAX_ALIGNMENT}; {AGAIN}"
+                f"{self.file.path}: {_ALIGNMENT_KEY} is {value}; expected a power of 2 up to {_MAX_ALIGNMENT}; {AGAIN}"
             )
-        return int(value)
+        return value
 
     def tensors(self, count: int, alignment: int) -> dict[str, TensorInfo]:
         tensors: dict[str, TensorInfo] = {}

@@ -136,8 +136,8 @@ class Cursor:
         self.offset += nbytes
         return value
 
-    def strings(self, count: int, width: int, what: str) -> list[bytes]:
-        """The next ``count`` byte strings, each after its length of ``width`` bytes."""
+    def strings(self, count: int, width: int, what: str, limit: int) -> list[bytes]:
+        """The next ``count`` byte strings of at most ``limit`` bytes, each after its length of ``width`` bytes."""
         self.need(count * width, f"{what} of {count} strings")
         data, size, at = self.file.data, self.file.size, self.offset
         found: list[bytes] = []
@@ -147,6 +147,10 @@ class Cursor:
             end = start + int.from_bytes(data[at:start], "little")
             if end > size:
                 raise self.file.bad(at, f"{what}: string {len(found)} reaches beyond the end of the file; {AGAIN}")
+            if end - start > limit:
+                raise self.file.bad(
+                    at, f"{what}: string {len(found)} has {end - start} bytes; expected at most {limit}"
+                )
             found.append(data[start:end])
             at = end
         self.offset = at
