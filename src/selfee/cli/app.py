@@ -1,14 +1,23 @@
-"""All commands by name."""
+"""All commands by name. A command's file is imported when it is called, not to list it: help must come at once."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import importlib
+from collections.abc import Iterator, MutableMapping
+from typing import Annotated, Any
 
 import typer
+import typer.main
+from typer.core import TyperGroup
 
 from selfee import __version__
-from selfee.cli import ask, inspect
-from selfee.cli.models import models_app
+
+COMMANDS = {
+    "ask": "Ask a question: the model answers, criticises its answer and revises it until it is content.",
+    "inspect": "Show what a model file is: architecture, tensors by type, bits per weight, memory needed, vocabulary.",
+    "models": "List, fetch and remove models.",
+}
+"""Name -> what it does. The file of a command has its name and holds its ``app``."""
 
 EXAMPLES = """Examples:
 
@@ -21,8 +30,51 @@ Exit codes: 0 done, 1 it failed, 2 wrong words or a bad file, 130 stopped by Ctr
 Variables: SELFEE_MODELS is the folder for models; SELFEE_API_KEY the key for a server; HF_TOKEN and HF_ENDPOINT the
 model hub's; SELFEE_DEBUG=1 shows where an unexpected error came from."""
 
+
+class _Commands(MutableMapping[str, Any]):
+    """The commands, each imported when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in COMMANDS:
+            raise KeyError(name)
+        if name not in self._loaded:
+            command: Any = typer.main.get_command(importlib.import_module(f"selfee.cli.{name}").app)
+            command.help = COMMANDS[name]
+            self._loaded[name] = command
+        return self._loaded[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._loaded[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _Group(TyperGroup):
+    """Lists its commands without importing them."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = _Commands()
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write names and what they do."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
 app = typer.Typer(
     name="selfee",
+    cls=_Group,
     help="A language model that answers, criticises its own answer and rewrites it until it is content.",
     epilog=EXAMPLES,
     no_args_is_help=True,
@@ -45,8 +97,3 @@ def selfee(
     ] = False,
 ) -> None:
     """A language model that answers, criticises its own answer and rewrites it until it is content."""
-
-
-app.command("ask", epilog=ask.EXAMPLES)(ask.ask)
-app.command("inspect", epilog=inspect.EXAMPLES)(inspect.inspect)
-app.add_typer(models_app)

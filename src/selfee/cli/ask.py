@@ -67,6 +67,10 @@ SAMPLING = FlagGroup(
 )
 
 
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.command("ask", epilog=EXAMPLES)
 @with_flags(BUDGETS, SAMPLING)
 def ask(
     budgets: Budgets,
@@ -162,7 +166,7 @@ def ask(
         typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", envvar="SELFEE_QUIET", show_envvar=False),
     ] = False,
 ) -> None:
-    """Ask a question: the model answers, criticises its answer and revises it until it is content."""
+    """Read the question, open the model, make the chain, deliver it."""
     from selfee.cli.delivery import Wish, deliver_chain
     from selfee.cli.question import read_question
 

@@ -26,6 +26,10 @@ EXAMPLES = """Examples:
 """
 
 
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.command("inspect", epilog=EXAMPLES)
 def inspect(
     file: Annotated[str, typer.Argument(help="A model file, or the name of a downloaded model.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -46,7 +50,7 @@ def inspect(
         Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
     ] = Color.AUTO,
 ) -> None:
-    """Show what a model file is: architecture, tensors by type, bits per weight, memory it needs, vocabulary."""
+    """Open the file, describe it, print."""
     from selfee.weights.checkpoint import open_checkpoint
     from selfee.weights.summary import summarize
 

@@ -13,10 +13,10 @@ from selfee.cli.output import Color, Screen, for_terminal, screen_of
 from selfee.cli.table import Column, render_table
 from selfee.weights.builtin import BUILTIN_MODELS, DEFAULT_MODEL
 
-models_app = typer.Typer(
+app = typer.Typer(
     name="models",
-    help="List, fetch and remove models.",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
     epilog="Examples:\n\n\b\n  selfee models list\n  selfee models pull smollm2-135m",
 )
@@ -24,7 +24,7 @@ JSON_HELP = "Print JSON."
 NAME_HELP = "A built-in name, hf:org/repo/file.gguf, or an address ending in .gguf."
 
 
-@models_app.command("list", epilog="Examples:\n\n\b\n  selfee models list\n  selfee models list --json")
+@app.command("list", epilog="Examples:\n\n\b\n  selfee models list\n  selfee models list --json")
 def list_models(
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     color: Annotated[
@@ -42,9 +42,7 @@ def list_models(
     stdout.write(_table(rows, stdout))
 
 
-@models_app.command(
-    epilog="Examples:\n\n\b\n  selfee models pull smollm2-135m\n  selfee models pull hf:org/repo/model.gguf"
-)
+@app.command(epilog="Examples:\n\n\b\n  selfee models pull smollm2-135m\n  selfee models pull hf:org/repo/model.gguf")
 def pull(
     name: Annotated[str, typer.Argument(help=NAME_HELP)] = DEFAULT_MODEL,
     again: Annotated[bool, typer.Option("--again", help="Fetch it even if it is here and undamaged.")] = False,
@@ -74,7 +72,7 @@ def pull(
             screen_of(sys.stderr, color).write(f"{for_terminal(model.name)} is here; sha256 {model.sha256} ({sure})\n")
 
 
-@models_app.command(epilog="Examples:\n\n\b\n  selfee models remove smollm2-135m")
+@app.command(epilog="Examples:\n\n\b\n  selfee models remove smollm2-135m")
 def remove(
     name: Annotated[str, typer.Argument(help="The name that `selfee models list` shows.")],
     quiet: Annotated[
@@ -91,7 +89,7 @@ def remove(
         screen_of(sys.stderr, Color.AUTO).write(f"{for_terminal(name)}: removed, {human_size(freed)} are free again\n")
 
 
-@models_app.command(
+@app.command(
     epilog='Examples:\n\n\b\n  selfee models path smollm2-135m\n  selfee inspect "$(selfee models path smollm2-135m)"'
 )
 def path(

@@ -67,11 +67,11 @@ def _show_misuse(error: Any) -> int:
     """Words that do not fit: what is wrong, and where the help is."""
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else "selfee"
-    message = error.format_message().strip()
+    message = error.format_message().strip().replace(". Did you", "; did you")
     if message.startswith("Usage:") or type(error).__name__ == "NoArgsIsHelpError":
         sys.stderr.write(message + "\n")
         return MISUSED
-    _complain(f"{message[:1].lower()}{message[1:].rstrip('.')}; see: {where} --help")
+    _complain(f"{message[:1].lower()}{message[1:].rstrip('.?')}; see: {where} --help")
     return MISUSED
 
 
