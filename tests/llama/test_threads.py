@@ -1,0 +1,63 @@
+"""The thread pool: every part done once, whether threads spin, sleep, or are more than the machine has."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.tiny import make_tiny
+
+from selfee.llama.model import Model
+from selfee.weights.quants import QuantType
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5, 16])
+def test_pauses_of_any_length_between_evaluations_do_no_harm(threads: int, tmp_path: Path) -> None:
+    path = make_tiny(tmp_path / "tiny.gguf", type=QuantType.Q4_0)
+    with Model.load(path, threads=1) as model:
+        expected = model.new_session().forward(list(range(24)), "all")
+    with Model.load(path, threads=threads) as model:
+        session = model.new_session()
+        for token in range(24):
+            row = session.forward([token])[0]
+            assert row.tobytes() == expected[token].tobytes()
+            time.sleep((0, 0, 0.0001, 0.001, 0.01)[token % 5])  # workers still spinning, about to sleep, asleep
+
+
+def test_a_model_is_made_and_dropped_many_times_without_a_thread_left_behind(tmp_path: Path) -> None:
+    path = make_tiny(tmp_path / "tiny.gguf")
+    before = threads_of_process()
+    for number in range(30):
+        model = Model.load(path, threads=4)
+        if number % 2:
+            model.new_session().forward([1, 2, 3])
+        model.close()
+        del model
+    assert threads_of_process() <= before
+
+
+def threads_of_process() -> int:
+    tasks = Path("/proc/self/task")
+    return len(list(tasks.iterdir())) if tasks.is_dir() else 0
+
+
+def test_two_models_compute_at_the_same_time(tmp_path: Path) -> None:
+    paths = [make_tiny(tmp_path / f"{seed}.gguf", seed=seed) for seed in range(2)]
+    models = [Model.load(path, threads=2) for path in paths]
+    tokens = np.arange(200).tolist()
+    expected = [model.new_session().forward(tokens).tobytes() for model in models]
+    found: list[list[bytes]] = [[], []]
+
+    def work(index: int) -> None:
+        for _ in range(5):
+            found[index].append(models[index].new_session().forward(tokens).tobytes())
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [[expected[0]] * 5, [expected[1]] * 5]
