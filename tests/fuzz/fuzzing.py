@@ -48,15 +48,30 @@ class Seed:
 def seed_from(path: Path) -> Seed:
     """Open a sound file and remember which numbers the reader read."""
     numbers: set[tuple[int, int]] = set()
-    unpack = Cursor.unpack
+    unpack, take, strings = Cursor.unpack, Cursor.take, Cursor.strings
 
-    def recording(cursor: Cursor, layout: struct.Struct, what: str) -> tuple[object, ...]:
+    def recording_unpack(cursor: Cursor, layout: struct.Struct, what: str) -> tuple[object, ...]:
         width = 8 if layout.size == 8 else 4
         numbers.update((at, width) for at in range(cursor.offset, cursor.offset + layout.size, width))
         return unpack(cursor, layout, what)
 
+    def recording_take(cursor: Cursor, nbytes: int, what: str) -> bytes:
+        if nbytes in (1, 2, 4, 8):
+            numbers.add((cursor.offset, nbytes))
+        return take(cursor, nbytes, what)
+
+    def recording_strings(cursor: Cursor, count: int, width: int, what: str, limit: int) -> list[bytes]:
+        at = cursor.offset
+        found = strings(cursor, count, width, what, limit)
+        for text in found:
+            numbers.add((at, width))
+            at += width + len(text)
+        return found
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Cursor, "unpack", recording)
+        patch.setattr(Cursor, "unpack", recording_unpack)
+        patch.setattr(Cursor, "take", recording_take)
+        patch.setattr(Cursor, "strings", recording_strings)
         with open_checkpoint(path) as checkpoint:
             check_architecture(checkpoint)
     return Seed(path.read_bytes(), sorted(numbers))
