@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.story import CONTENT, CRITICAL, FIRST, ONE_REVISION, QUESTION, SECOND, Shell, reply, write_script
+from tests.tiny import make_tiny
 
 from selfee.chain.record import from_json
 
@@ -366,3 +367,16 @@ def test_an_unexpected_error_is_one_line_and_the_traceback_on_request(shell: She
 
 def test_critical_feedback_is_shown_as_it_was_said(shell: Shell) -> None:
     assert CRITICAL in " ".join(shell.run("ask", QUESTION).stderr.split())
+
+
+def test_a_model_file_writes_a_chain_and_the_same_seed_writes_it_again(tmp_path: Path) -> None:
+    pytest.importorskip("selfee._native", reason="the kernels are not compiled here; run: make setup")
+    make_tiny(tmp_path / "model.gguf", n_ctx=2048)
+    words = ["ask", "-m", "model.gguf", QUESTION, "--json", "-r", "1", "--seed", "7", "--threads", "1"]
+    budgets = ["--max-answer-tokens", "12", "--max-feedback-tokens", "12", "--max-revision-tokens", "12"]
+    rows = [json.loads(Shell(tmp_path).run(*words, *budgets, check=None).stdout) for _ in range(2)]
+    assert rows[0]["engine"] == "model.gguf"
+    assert rows[0]["seed"] == 7
+    texts = [[(step["answer"], step["feedback"]) for step in row["steps"]] for row in rows]
+    assert texts[0] == texts[1]
+    assert texts[0]

@@ -17,7 +17,7 @@ from selfee.cli.app import app
 from selfee.cli.options import field_comments, parse_biases
 from selfee.cli.reference import main as write_reference
 from selfee.cli.reference import render_reference
-from selfee.cli.settings import api_key, models_folder
+from selfee.cli.settings import api_key, models_folder, server_proxy
 from selfee.engines.base import SamplingParams
 from selfee.errors import UsageError
 
@@ -127,3 +127,26 @@ def test_a_key_file_without_a_key_is_refused_and_not_quoted(tmp_path: Path, cont
 def test_models_lie_where_the_variable_says(tmp_path: Path) -> None:
     assert models_folder({"SELFEE_MODELS": str(tmp_path)}) == tmp_path
     assert models_folder({}).parts[-2:] == ("selfee", "models")
+
+
+@pytest.mark.parametrize(
+    ("model", "proxy"),
+    [
+        ("https://host/v1", "http://secure:1"),
+        ("http://host/v1", "http://plain:2"),
+        ("https://inside.example/v1", None),
+        ("http://localhost:8080/v1", None),
+        ("http://[::1]:8080/v1", None),
+        ("http://[::1/v1", None),
+    ],
+)
+def test_a_server_is_reached_through_the_proxy_that_the_environment_names(
+    model: str, proxy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("https_proxy", "http_proxy", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "http://secure:1")
+    monkeypatch.setenv("http_proxy", "http://plain:2")
+    monkeypatch.setenv("NO_PROXY", "inside.example")
+    assert server_proxy(model) == proxy

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import importlib
 import os
 import sys
 from pathlib import Path
@@ -20,7 +19,6 @@ from selfee.errors import UsageError
 from selfee.weights.builtin import BUILTIN_MODELS, DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from selfee.engines.local import Runtime
     from selfee.engines.open import AnyEngine
 
 MODEL_HELP = (
@@ -220,7 +218,7 @@ def open_model(
 ) -> AnyEngine:
     """Open what the user calls ``model``; a model that is not here yet is fetched, with progress on ``stderr``."""
     from selfee.cli.progress import DownloadDisplay, QuietDisplay
-    from selfee.cli.settings import api_key, model_store
+    from selfee.cli.settings import api_key, model_store, server_proxy
     from selfee.engines.open import open_engine
     from selfee.weights.model_names import is_model_url
 
@@ -229,11 +227,11 @@ def open_model(
         display = QuietDisplay() if stderr is None else DownloadDisplay(stderr)
         model = str(model_store(os.environ).resolve(model, display))
     key = api_key(os.environ, model, api_key_file)
-    return open_engine(model, load=_load, context_length=context, threads=threads, api_key=key, timeout=timeout)
-
-
-def _load(path: Path, *, context_length: int | None, threads: int | None) -> Runtime:
-    """A model file ready to run; what that takes is imported only here."""
-    loader = importlib.import_module("selfee.engines.runtime")
-    runtime: Runtime = loader.load_runtime(path, context_length=context_length, threads=threads)
-    return runtime
+    return open_engine(
+        model,
+        context_length=context,
+        threads=threads,
+        api_key=key,
+        timeout=timeout,
+        proxy=server_proxy(model) if is_server else None,
+    )

@@ -11,6 +11,7 @@ from selfee.errors import UsageError
 from selfee.weights.store import HUB, HubConfig, ModelStore, StoreConfig, default_folder
 
 OPENAI = "https://api.openai.com"
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _MAX_KEY = 16_384  # bytes of a key file
 
 
@@ -41,6 +42,24 @@ def api_key(environ: Mapping[str, str], model: str, key_file: Path | None) -> st
         return key
     own = {_server(OPENAI), _server(environ.get("OPENAI_BASE_URL", ""))} - {None}
     return environ.get("OPENAI_API_KEY") or None if _server(model) in own else None
+
+
+def server_proxy(model: str) -> str | None:
+    """The proxy between here and a server, as HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say.
+
+    None for this machine's own addresses: no proxy could reach them.
+    """
+    from urllib.request import getproxies, proxy_bypass
+
+    try:
+        parts = urlsplit(model)
+        host = parts.hostname or ""
+    except ValueError:
+        return None  # the engine says what is wrong with the address
+    proxies = getproxies()
+    if host in _LOOPBACK or host.endswith(".localhost") or proxy_bypass(host):
+        return None
+    return proxies.get(parts.scheme) or proxies.get("all")
 
 
 def _server(url: str) -> tuple[str, str, int | None] | None:
