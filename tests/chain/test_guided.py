@@ -29,8 +29,8 @@ from selfee.engines.scripted import Reply, ScriptedEngine
 
 WHY = Instruction("Why is the sky blue?")
 PROMPT = render_prompt(WHY)
-NEEDED = {" Revision is needed.": -0.5, " Revision is not needed.": -2.0}
-CONTENT = {" Revision is needed.": -3.0, " Revision is not needed.": -0.1}
+NEEDED = {" needed.": -0.5, " not needed.": -2.0}
+CONTENT = {" needed.": -3.0, " not needed.": -0.1}
 
 
 def run(engine: ScriptedEngine, low: int = 0, high: int | None = 3, **options: object) -> Chain:
@@ -75,9 +75,7 @@ def test_the_verdict_is_the_likelier_sentence_and_its_probability_is_reported() 
     assert verdict is not None
     assert (verdict.needed, verdict.source) == (False, VerdictSource.CHOICE)
     assert verdict.probability == pytest.approx(1 / (1 + 2.718281828**2.9))
-    assert engine.scored == [
-        (PROMPT + "A\n\n### Feedback 1:\nFine.", (" Revision is needed.", " Revision is not needed."))
-    ]
+    assert engine.scored == [(PROMPT + "A\n\n### Feedback 1:\nFine. Revision is", (" needed.", " not needed."))]
 
 
 def test_a_content_model_is_overruled_in_the_text_it_reads_next() -> None:
@@ -99,6 +97,13 @@ def test_enforcement_is_exact(enforced: int, scores: dict[str, float] | None) ->
         chain = run(engine, enforced, enforced)
     assert chain.num_revisions == enforced
     assert chain.final == f"Answer {enforced}."
+
+
+def test_scores_that_do_not_tell_the_choices_apart_are_no_verdict() -> None:
+    with ScriptedEngine(["A", "Weak.", " not needed"], scores={" needed.": -7.0, " not needed.": -7.0}) as engine:
+        chain = run(engine)
+    assert chain.steps[0].verdict is not None
+    assert chain.steps[0].verdict.source is VerdictSource.ASKED
 
 
 def test_without_scoring_the_model_finishes_the_sentence() -> None:
@@ -144,7 +149,9 @@ def test_a_verdict_in_other_words_is_taken_as_said() -> None:
         ("A\n\n### Answer:\nagain", "A"),
         ("### Feedback 1:\nat once", ""),
         ("  \n A ###\n  ", "A ###"),
-        ("### Step 1\nx\n### Feedback 2:\ny", "### Step 1\nx\n### Feedback 2:\ny"),
+        ("A\n\n### Feedback 7:\nmiscounted", "A"),
+        ("A\n### Revision2 :\nmiscounted", "A"),
+        ("### Step 1\nx\n### Feedback loops\ny", "### Step 1\nx\n### Feedback loops\ny"),
     ],
 )
 @pytest.mark.parametrize("chunks", [1, 3, None])
@@ -177,10 +184,7 @@ def test_each_section_is_asked_for_within_its_own_budget() -> None:
 
 
 def test_feedback_that_uses_up_its_budget_still_gets_a_verdict() -> None:
-    engine = ScriptedEngine(
-        ["A", "too long a feedback", "B", "Good."],
-        scores={"\n\nRevision is needed.": -1.0, "\n\nRevision is not needed.": -2.0, **CONTENT},
-    )
+    engine = ScriptedEngine(["A", "too long a feedback", "B", "Good."], scores=scorer(True, False))
     chain = run(engine, budgets=Budgets(feedback=3))
     assert chain.steps[0].feedback == "too long a\n\nRevision is needed."
     assert not chain.steps[0].feedback_finished

@@ -76,11 +76,8 @@ def test_the_reviser_reads_what_the_overruled_critic_says_now() -> None:
 
 
 def test_the_small_set_sends_the_words_that_were_found_to_work() -> None:
-    scores = {"\n\nRevision is needed.": -1.0, "\n\nRevision is not needed.": -2.0}
-    with ScriptedEngine(
-        ["Five", " adding right.", "Three", " nothing"],
-        scores={**scores, " Revision is needed.": -1.0, " Revision is not needed.": -2.0},
-    ) as engine:
+    scores = {" needed.": -1.0, " not needed.": -2.0}
+    with ScriptedEngine(["Five", " adding right.", "Three", " nothing"], scores=scores) as engine:
         chain = run(engine, 1, 1, prompts="small")
     question = "Add the numbers.\n\n1 2"
     system = ("system", "You are a helpful AI assistant. Answer in one short paragraph.")

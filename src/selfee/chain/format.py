@@ -52,10 +52,12 @@ def follower(section: Section, number: int) -> tuple[Section, int]:
     return (Section.REVISION, number) if section is Section.FEEDBACK else (Section.FEEDBACK, number + 1)
 
 
-def next_headers(section: Section, number: int) -> tuple[str, ...]:
-    """Stop strings for a section that is asked for alone: the next header, and where models begin another task."""
-    name, next_number = follower(section, number)
-    return (f"\n### {_NAMES[name]} {next_number}:", "\n### Instruction:", _ANSWER[1:-1])
+def stop_strings() -> tuple[str, ...]:
+    """Where a model that writes one section alone is sure to have left it. Four: some servers refuse more.
+
+    Numbered headers are found by the parser: no stop string tells "Feedback 2:" from a heading "Feedback loops".
+    """
+    return ("\n### Instruction:", "\n### Answer:", "\n### Feedback 1:", "\n### Revision 1:")
 
 
 def render_target(chain: Chain) -> str:
@@ -121,18 +123,25 @@ def read_prompt(prompt: str) -> Instruction:
     raise UsageError("prompt: is not one that SelFee was trained on; expected the words of appendix A.1")
 
 
-def is_header(line: str, section: Section, number: int) -> bool:
-    """Whether a line (without its line break) is the header of this section, in one of the tolerated spellings."""
+def is_header(line: str, section: Section, number: int | None) -> bool:
+    """Whether a line (without its line break) is the header of this section, in one of the tolerated spellings.
+
+    ``number`` None = any feedback or revision header, whatever its kind and number.
+    """
     if len(line) >= MAX_HEADER or not line.startswith("#"):
         return False
+    if number is None:
+        return any(_patterns(name)[0].fullmatch(line) for name in _NAMES)
     match = _patterns(section)[0].fullmatch(line)
     return match is not None and match["number"] == str(number)
 
 
-def may_become_header(line: str, section: Section, number: int) -> bool:
+def may_become_header(line: str, section: Section, number: int | None) -> bool:
     """Whether a line whose end has not come yet may still become that header."""
     if len(line) >= MAX_HEADER:
         return False
+    if number is None:
+        return any(_patterns(name)[1].fullmatch(line) for name in _NAMES)
     match = _patterns(section)[1].fullmatch(line)
     if match is None:
         return False

@@ -12,17 +12,17 @@ from functools import partial
 from selfee.chain.asking import Asked, Asker
 from selfee.chain.budgets import Budgets
 from selfee.chain.draft import Draft, Ending
-from selfee.chain.format import header, next_headers, render_prompt, render_steps
+from selfee.chain.format import header, render_prompt, render_steps, stop_strings
 from selfee.chain.judging import Judge, sentence_of
 from selfee.chain.parser import ChainParser
 from selfee.chain.prompts import GuidedPrompt
 from selfee.chain.rounds import Events, end_answer, end_feedback, run_rounds, write_text
 from selfee.chain.types import CutReason, Event, Section, Verdict, VerdictSource
-from selfee.chain.verdict import find_verdict, joint
+from selfee.chain.verdict import STEM, find_verdict, joint
 from selfee.engines.base import Chunk, Engine, Request, SamplingParams
 from selfee.errors import ContextOverflowError
 
-_OWN_VERDICT = ("Revision is", "No revision")
+_OWN_VERDICT = (STEM, "No revision")
 """Where feedback begins to give its verdict, we take over."""
 
 _VERDICT_TOKENS = 12
@@ -77,7 +77,7 @@ class _Guided:
     def _write(self, section: Section, number: int, stop: tuple[str, ...]) -> Generator[Event, None, CutReason | None]:
         yield self._draft.begin(section, number)
         asked = self._open(section, number, stop)
-        parser = ChainParser(section, number - self._forgotten)
+        parser = ChainParser(section, number, any_header=True)
         return (yield from write_text(self._draft, self._asker, asked, parser))
 
     def _open(self, section: Section, number: int, stop: tuple[str, ...]) -> Asked:
@@ -90,7 +90,7 @@ class _Guided:
             if may_forget and room is not None and room < limit:
                 self._forgotten += 1
                 continue
-            stops = (*next_headers(section, number - self._forgotten), *stop)
+            stops = (*stop_strings(), *stop)
             try:
                 return self._asker.ask(partial(self._stream, prompt, stops), limit, prompt)
             except ContextOverflowError:
@@ -107,13 +107,12 @@ class _Guided:
 
     def _ask(self, prompt: str, words: str) -> Verdict:
         """Let the model finish "Revision is"."""
-        stem = joint(words) + _OWN_VERDICT[0]
-        prompt += words.rstrip() + stem
+        prompt += words.rstrip() + joint(words) + STEM
 
         asked = self._asker.ask(partial(self._stream, prompt, ("\n", ".")), _VERDICT_TOKENS, prompt)
         self._draft.note(asked)
         said = "".join(chunk.text for chunk in asked)
-        found = find_verdict(f"{_OWN_VERDICT[0]}{said}.")
+        found = find_verdict(f"{STEM}{said}.")
         if found is None:
             return Verdict(needed=False, source=VerdictSource.SILENCE)
         return Verdict(found.needed, VerdictSource.ASKED, found.phrase)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 
 from selfee.chain.types import Verdict, VerdictSource
-from selfee.chain.verdict import NEEDED, NOT_NEEDED, joint
+from selfee.chain.verdict import NEEDED, NOT_NEEDED, STEM, joint
 from selfee.engines.base import ScoringEngine, scoring_of
 from selfee.errors import EngineError
+
+_CHOICES = (NEEDED.removeprefix(STEM), NOT_NEEDED.removeprefix(STEM))
+"""Both sentences begin alike; scored is what sets them apart, where a server's likeliest tokens show it."""
 
 
 class Judge:
@@ -21,21 +24,20 @@ class Judge:
     def choose(self, prompt: str, words: str) -> Verdict | None:
         """The verdict that continues ``prompt`` + ``words`` best; None if the engine cannot say.
 
-        ``probability`` is P(needed) / (P(needed) + P(not needed)), each the product over the sentence's tokens.
+        ``probability`` is P(needed) / (P(needed) + P(not needed)) after "Revision is", each the product over tokens.
         """
         scorer = self._find_scorer()
         if scorer is None:
             return None
-        between = joint(words)
         try:
-            needed, not_needed = scorer.score(prompt + words.rstrip(), [between + NEEDED, between + NOT_NEEDED])
+            needed, not_needed = scorer.score(prompt + words.rstrip() + joint(words) + STEM, _CHOICES)
         except EngineError:
             return None  # the caller asks in words, which shows whether the engine still works
         difference = not_needed - needed
-        if math.isnan(difference):
+        if math.isnan(difference) or difference == 0.0:  # a server that shows neither choice among its likeliest
             return None
         probability = 1.0 / (1.0 + math.exp(min(difference, 700.0)))
-        return Verdict(probability >= 0.5, VerdictSource.CHOICE, probability=probability)
+        return Verdict(difference < 0.0, VerdictSource.CHOICE, probability=probability)
 
     def _find_scorer(self) -> ScoringEngine | None:
         if not self._probed:

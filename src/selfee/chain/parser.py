@@ -28,9 +28,14 @@ class ChainParser:
     characters). Time is linear in the text; beside the current section's text, memory is constant.
     """
 
-    def __init__(self, section: Section = Section.ANSWER, number: int = 0) -> None:
+    def __init__(self, section: Section = Section.ANSWER, number: int = 0, *, any_header: bool = False) -> None:
+        """``any_header``: also a feedback or revision header with a wrong kind or number ends the first section.
+
+        That is for models that write one section alone and count badly; what follows that section is then no chain.
+        """
         self.section = section
         self.number = number
+        self._any_header = any_header
         self._held = ""  # may belong to the next header
         self._at_line_start = True  # whether ``_held`` (or what comes next) begins a line
         self._released: list[str] = []  # the section's text so far
@@ -72,11 +77,15 @@ class ChainParser:
         """End the last section; ``finished`` is false if the text was cut off and not ended by its writer."""
         yield from self._start()
         line = self._held.lstrip("\n")
-        if is_header(line, *follower(self.section, self.number)):  # its line break never came
+        if is_header(line, *self._expected()):  # its line break never came
             yield from self.feed("\n")
         held, self._held = self._held, ""
         yield from self._release(held)
         yield self._end(finished)
+
+    def _expected(self) -> tuple[Section, int | None]:
+        section, number = follower(self.section, self.number)
+        return section, None if self._any_header else number
 
     def _start(self) -> Iterator[Event]:
         if not self._started:
@@ -95,7 +104,7 @@ class ChainParser:
 
     def _find_header(self, buffer: str, start: int) -> tuple[int, int] | None:
         """(end of the section's text, start of the next one's) around the next header line that is complete."""
-        expected = follower(self.section, self.number)
+        expected = self._expected()
         line_start = start if self._at_line_start else buffer.find("\n", start) + 1
         if line_start == 0 and not self._at_line_start:
             return None
@@ -113,7 +122,7 @@ class ChainParser:
         line_start = max(start, buffer.rfind("\n", start) + 1)
         if line_start == start and not self._at_line_start:
             return 0
-        if not may_become_header(buffer[line_start : line_start + MAX_HEADER], *follower(self.section, self.number)):
+        if not may_become_header(buffer[line_start : line_start + MAX_HEADER], *self._expected()):
             return 0
         return len(buffer) - line_start + _count_separators(buffer, start, line_start)
 

@@ -15,6 +15,8 @@ from selfee.chain.types import Verdict, VerdictSource
 
 NEEDED = "Revision is needed."
 NOT_NEEDED = "Revision is not needed."
+STEM = "Revision is"
+"""What both sentences begin with."""
 
 _NEED = r"(?:needed|necessary|required)"
 _ADVICE = r"(?:needed|necessary|required|recommended|suggested|advised|encouraged|warranted)"
