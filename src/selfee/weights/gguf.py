@@ -79,7 +79,7 @@ DTYPES: dict[ValueType, str] = {
 """NumPy's name of every value type of fixed size."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Header:
     version: int
     tensors: int
@@ -212,17 +212,15 @@ class _Reader:
 
     def tensors(self, count: int, alignment: int) -> dict[str, TensorInfo]:
         tensors: dict[str, TensorInfo] = {}
-        relative: list[TensorInfo] = []
         for index in range(count):
             start = self.at.offset
             tensor = self.tensor(index)
             if tensor.name in tensors:
                 raise self.file.bad(start, f"tensor '{printable(tensor.name)}' stands there twice; {AGAIN}")
             tensors[tensor.name] = tensor
-            relative.append(tensor)
         base = padded(self.at.offset, alignment)
         end = 0
-        for tensor in relative:
+        for tensor in list(tensors.values()):
             if tensor.offset != end:
                 raise BadFileError(
                     f"{self.file.path}: tensor '{printable(tensor.name)}': its data begins at {tensor.offset} of the "
