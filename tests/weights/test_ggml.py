@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from selfee.weights.architecture import check_architecture
 from selfee.weights.checkpoint import TensorInfo, open_checkpoint
 from selfee.weights.ggml import Hyper, feed_forward_length
 from selfee.weights.ggml_writer import write_ggml
+from selfee.weights.gguf import padded
+from selfee.weights.names import gguf_to_ggml
 from selfee.weights.quants import QuantType
 
 HYPER = Hyper(n_vocab=3, n_embd=64, n_mult=32, n_head=4, n_layer=1, n_rot=16, file_type=0)
@@ -96,6 +99,55 @@ def test_a_requantised_model_is_sound_and_as_large_as_its_types_say(tmp_path: Pa
         assert sizes == [tensor.nbytes for tensor in checkpoint.tensors.values()]
     expected = {"q5_1": "Q5_1", "q2_K": "Q2_K Q4_K", "q4_K_M": "Q4_K Q6_K"}
     assert types == {QuantType[part] for part in expected[name].split()}
+
+
+# Bytes of a 13B model as `quantize` of llama.cpp 2d43387 writes it; all agree with the release's card to 0.01 GB
+# except q4_0 to q8_0, whose output matrix was Q6_K there.
+SIZES_13B = {
+    "q2_K": 5_427_881_088,
+    "q3_K_L": 6_865_269_888,
+    "q3_K_M": 6_249_231_488,
+    "q3_K_S": 5_594_690_688,
+    "q4_0": 7_323_305_088,
+    "q4_1": 8_136_770_688,
+    "q4_K_M": 7_823_426_688,
+    "q4_K_S": 7_323_305_088,
+    "q5_0": 8_950_236_288,
+    "q5_1": 9_763_701_888,
+    "q5_K_M": 9_207_874_688,
+    "q5_K_S": 8_950_236_288,
+    "q6_K": 10_678_850_688,
+    "q8_0": 13_831_029_888,
+}
+VOCABULARY_BYTES = 432_574
+
+
+def tensors_13b() -> list[tuple[str, tuple[int, ...]]]:
+    width, hidden, tokens = 5120, 13824, 32000
+    found: list[tuple[str, tuple[int, ...]]] = [
+        ("token_embd.weight", (tokens, width)),
+        ("output_norm.weight", (width,)),
+        ("output.weight", (tokens, width)),
+    ]
+    for layer in range(40):
+        found += [(f"blk.{layer}.attn_{part}.weight", (width, width)) for part in ("q", "k", "v", "output")]
+        found += [(f"blk.{layer}.{part}_norm.weight", (width,)) for part in ("attn", "ffn")]
+        found += [(f"blk.{layer}.ffn_{part}.weight", (hidden, width)) for part in ("gate", "up")]
+        found += [(f"blk.{layer}.ffn_down.weight", (width, hidden))]
+    return found
+
+
+@pytest.mark.parametrize("name", SIZES_13B)
+def test_a_13b_model_has_the_size_of_the_released_file(name: str) -> None:
+    choose = mix_2023(name, 40)
+    at = 9 * 4 + VOCABULARY_BYTES
+    for tensor, shape in tensors_13b():
+        type = choose(TensorInfo(tensor, shape, QuantType.F32, 0, 0))
+        ggml_name = gguf_to_ggml(tensor)
+        assert ggml_name is not None
+        at += 12 + 4 * len(shape) + len(ggml_name)
+        at = padded(at, 32) + math.prod(shape) // type.block_values * type.block_bytes
+    assert at == SIZES_13B[name]
 
 
 @pytest.mark.corpus
