@@ -6,7 +6,6 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import TYPE_CHECKING, Protocol
 
 from selfee.errors import BadFileError, UsageError
@@ -63,7 +62,7 @@ class ChatTemplate:
 
     def render(self, messages: Sequence[HasRoleContent], prefix: str = "") -> str:
         """The same as text, for people to read; without the beginning-of-text token that encoding adds."""
-        return "".join(text for text, _ in self._parts(messages, prefix))
+        return _text(self._parts(messages, prefix))
 
     def _parts(self, messages: Sequence[HasRoleContent], prefix: str) -> list[Part]:
         if not messages:
@@ -193,19 +192,18 @@ def _choose(source: str, marks: Marks) -> Renderer:
     except BadFileError as error:
         return families[0] if families else _Unusable(error)
     for family in families:
-        alone, with_system = (_joined(family.parts(probe)) for probe in _PROBES)
+        alone, with_system = (_text(family.parts(probe)) for probe in _PROBES)
         if written[0] == alone and written[1] in (None, with_system):
             return family
     return template
 
 
-def _written(template: FileTemplate, probe: Sequence[HasRoleContent]) -> list[Part] | None:
+def _written(template: FileTemplate, probe: Sequence[HasRoleContent]) -> str | None:
     try:
-        return _joined(template.parts(probe))
+        return _text(template.parts(probe))
     except UsageError:
         return None
 
 
-def _joined(parts: Sequence[Part]) -> list[Part]:
-    """The same parts with neighbours of one kind made one."""
-    return [("".join(text for text, _ in same), kind) for kind, same in groupby(parts, key=lambda part: part[1])]
+def _text(parts: Sequence[Part]) -> str:
+    return "".join(text for text, _ in parts)

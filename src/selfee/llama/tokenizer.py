@@ -11,19 +11,10 @@ from selfee.llama.bpe import MergeList, bytes_of_piece
 from selfee.llama.decoder import PieceTable, StreamDecoder
 from selfee.llama.special import Part, SpecialTokens
 from selfee.llama.spm import ESCAPED_SPACE, merger_from_ggml, merger_from_gguf
-from selfee.llama.vocabulary import BYTE_TEXT, HIDDEN_KINDS, CheckedVocab, Kind, check_vocab
+from selfee.llama.vocabulary import BYTE_TEXT, END_TEXTS, HIDDEN_KINDS, CheckedVocab, Kind, check_vocab
 
 if TYPE_CHECKING:
     from selfee.weights.checkpoint import Vocab
-
-END_TEXTS = frozenset(
-    [
-        *("</s>", "<eos>", "<|endoftext|>", "<|end_of_text|>", "<｜end▁of▁sentence｜>"),
-        *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|return|>", "<end_of_turn>"),
-        *("<|eot|>", "<|EOT|>", "<EOT>"),
-    ]
-)
-"""Control tokens that end an answer in the known families, whichever of them the file calls its end token."""
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 

@@ -33,6 +33,16 @@ HIDDEN_KINDS = frozenset({Kind.UNKNOWN, Kind.CONTROL})
 """Tokens that text never becomes unless it is markup."""
 
 
+END_TEXTS = frozenset(
+    [
+        *("</s>", "<eos>", "<|endoftext|>", "<|end_of_text|>", "<｜end▁of▁sentence｜>"),
+        *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|return|>", "<end_of_turn>"),
+        *("<|eot|>", "<|EOT|>", "<EOT>"),
+    ]
+)
+"""Control tokens that end an answer in the known families, whichever of them the file calls its end token."""
+
+
 @dataclass(frozen=True)
 class CheckedVocab:
     """Texts, kinds and special ids of a vocabulary, all of one length and in range; ``texts[id]`` is None where the
@@ -111,6 +121,8 @@ def _kinds(vocab: Vocab, texts: Sequence[str | None]) -> Sequence[int]:
             raise _bad(f"token {token} has type {number}", "0 to 6")
         if number == Kind.BYTE and not vocab.raw_pieces and not BYTE_TEXT.fullmatch(texts[token] or ""):
             raise _bad(f"byte token {token} is {(texts[token] or '')[:40]!r}", "<0x00> to <0xFF>")
+        if texts[token] in END_TEXTS:  # some converters say user-defined: then anybody's words could end a turn
+            kinds[token] = Kind.CONTROL
     return kinds
 
 
