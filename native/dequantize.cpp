@@ -9,7 +9,7 @@ namespace selfee {
 namespace {
 
 template <class Block>
-void dequantize_32(const uint8_t* bytes, int64_t count, float* out) {
+void dequantize_32(const uint8_t* __restrict bytes, int64_t count, float* __restrict out) {
     constexpr bool has_minimum = requires(Block block) { block.m; };
     const auto* blocks = reinterpret_cast<const Block*>(bytes);
     Codes32 codes;
@@ -23,7 +23,7 @@ void dequantize_32(const uint8_t* bytes, int64_t count, float* out) {
 }
 
 template <class Block>
-void dequantize_256(const uint8_t* bytes, int64_t count, float* out) {
+void dequantize_256(const uint8_t* __restrict bytes, int64_t count, float* __restrict out) {
     const auto* blocks = reinterpret_cast<const Block*>(bytes);
     Codes256 codes;
     for (int64_t b = 0; b < count / 256; ++b, out += 256) {
@@ -35,11 +35,11 @@ void dequantize_256(const uint8_t* bytes, int64_t count, float* out) {
     }
 }
 
-void dequantize_bf16(const uint8_t* bytes, int64_t count, float* out) {
+void dequantize_bf16(const uint8_t* __restrict bytes, int64_t count, float* __restrict out) {
     for (int64_t i = 0; i < count; ++i) out[i] = std::bit_cast<float>(uint32_t(load_u16(bytes + 2 * i)) << 16);
 }
 
-void dequantize_f16(const uint8_t* bytes, int64_t count, float* out) {
+void dequantize_f16(const uint8_t* __restrict bytes, int64_t count, float* __restrict out) {
     for (int64_t i = 0; i < count; ++i) out[i] = load_half(bytes + 2 * i);
 }
 

@@ -41,7 +41,7 @@ static inline BlockScale block_scale_256(uint32_t magnitude) {
     return {1.0f / inverse, 1.0f / inverse, inverse};
 }
 
-static inline int32_t quantise_codes(const float* x, int count, float inverse, int8_t* codes) {
+static inline int32_t quantise_codes(const float* __restrict x, int count, float inverse, int8_t* __restrict codes) {
     int32_t sum = 0;
     if (inverse == 0) {  // x may be infinite: 0 * x would not be 0
         std::memset(codes, 0, size_t(count));
