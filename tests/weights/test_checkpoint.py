@@ -172,6 +172,20 @@ def test_a_file_cut_in_place_is_noticed(tmp_path: Path) -> None:
             checkpoint.verify_unchanged()
 
 
+def test_a_file_that_shrinks_while_it_is_opened_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_tiny(tmp_path / "m.gguf")
+    look = os.fstat
+
+    def look_then_shrink(descriptor: int) -> os.stat_result:
+        found = look(descriptor)
+        os.truncate(path, 10)
+        return found
+
+    monkeypatch.setattr(os, "fstat", look_then_shrink)
+    with pytest.raises(BadFileError, match="cannot be mapped into memory: mmap length is greater than file size"):
+        open_checkpoint(path)
+
+
 def test_a_file_replaced_by_renaming_or_deleted_stays_in_use(tmp_path: Path) -> None:
     path = make_tiny(tmp_path / "m.gguf")
     with open_checkpoint(path) as checkpoint:

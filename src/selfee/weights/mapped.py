@@ -42,8 +42,8 @@ class MappedFile:
             self.size = status.st_size
             self._identity = _identity(status)
             self.data = mmap.mmap(descriptor, self.size, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise BadFileError(f"{self.path}: cannot be mapped into memory: {error.strerror}") from error
+        except (OSError, ValueError) as error:  # ValueError: the file shrank since its size was asked
+            raise BadFileError(f"{self.path}: cannot be mapped into memory: {error}; close what uses it") from error
         finally:
             os.close(descriptor)
 
