@@ -380,3 +380,33 @@ def test_a_model_file_writes_a_chain_and_the_same_seed_writes_it_again(tmp_path:
     texts = [[(step["answer"], step["feedback"]) for step in row["steps"]] for row in rows]
     assert texts[0] == texts[1]
     assert texts[0]
+
+
+def test_a_full_disk_behind_stdout_is_one_clear_error(shell: Shell) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            shell.command("ask", QUESTION, "--quiet"),
+            env=shell.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("selfee: <stdout>: cannot be written (No space left on device)")
+    assert done.stderr.count("\n") == 1
+
+
+def test_standard_input_that_says_nothing_is_waited_for_with_a_word(shell: Shell) -> None:
+    child = subprocess.Popen(
+        shell.command("ask", QUESTION, "--show", "final"),
+        env=shell.environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert child.stderr is not None
+    assert child.stderr.readline().startswith(b"waiting for standard input")
+    out, err = child.communicate(timeout=30)
+    assert (child.returncode, out.decode(), err) == (0, SECOND + "\n", b"")

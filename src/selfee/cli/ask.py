@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +15,7 @@ import typer
 from selfee.chain.budgets import Budgets
 from selfee.chain.policy import RevisionPolicy
 from selfee.cli.options import FlagGroup, with_flags
-from selfee.cli.output import Color, Screen, screen_of
+from selfee.cli.output import Color, Screen, for_terminal, screen_of
 from selfee.engines.base import SamplingParams
 from selfee.errors import UsageError
 from selfee.weights.builtin import BUILTIN_MODELS, DEFAULT_MODEL
@@ -171,10 +173,15 @@ def ask(
     if as_json and as_jsonl:
         raise UsageError("--json and --jsonl: both given; expected one of them")
     policy = revision_policy(revisions, min_revisions, max_revisions)
-    instruction = read_question(question or [], file, input_text, sys.stdin)
+    stdout, stderr = screen_of(sys.stdout, color), screen_of(sys.stderr, color)
+
+    def notify(text: str) -> None:
+        if not quiet:
+            stderr.write(stderr.style(text, "dim") + "\n")
+
+    instruction = read_question(question or [], file, input_text, sys.stdin, notify)
     form = "json" if as_json else "jsonl" if as_jsonl else "raw" if show is Show.RAW else "final"
     wish = Wish(form, shows_chain=form == "final" and show is Show.CHAIN and not quiet, is_quiet=quiet)
-    stdout, stderr = screen_of(sys.stdout, color), screen_of(sys.stderr, color)
     mode, prompts = _suited(model, mode, prompts)
     with open_model(model, context, threads, api_key_file, timeout, None if quiet else stderr) as engine:
         from selfee.chain.run import stream_chain
@@ -227,11 +234,25 @@ def open_model(
         display = QuietDisplay() if stderr is None else DownloadDisplay(stderr)
         model = str(model_store(os.environ).resolve(model, display))
     key = api_key(os.environ, model, api_key_file)
-    return open_engine(
-        model,
-        context_length=context,
-        threads=threads,
-        api_key=key,
-        timeout=timeout,
-        proxy=server_proxy(model) if is_server else None,
-    )
+    with _loading(Path(model).name, stderr if not is_server and not model.startswith("script:") else None):
+        return open_engine(
+            model,
+            context_length=context,
+            threads=threads,
+            api_key=key,
+            timeout=timeout,
+            proxy=server_proxy(model) if is_server else None,
+        )
+
+
+@contextmanager
+def _loading(name: str, screen: Screen | None) -> Iterator[None]:
+    """Say on a terminal, for as long as it takes, that a model is being loaded."""
+    is_shown = screen is not None and screen.has_color  # where there is no colour, no control sequence is wanted
+    if screen is not None and is_shown:
+        screen.write(screen.style(f"loading {for_terminal(name)} …", "dim"))
+    try:
+        yield
+    finally:
+        if screen is not None and is_shown:
+            screen.write("\r\x1b[K")

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TextIO
 
+from selfee.errors import ResourceError
+
 _NARROWEST, _WIDEST = 40, 110  # columns; longer lines are hard to read
 _STYLES = {
     "dim": "2",
@@ -46,8 +48,16 @@ class Screen:
 
     def write(self, text: str) -> None:
         """Write at once: a person, or the next program, is waiting."""
-        self.stream.write(text)
-        self.stream.flush()
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except BrokenPipeError:
+            raise  # the reader has gone away, which is its right
+        except OSError as error:
+            name = getattr(self.stream, "name", "output")
+            raise ResourceError(
+                f"{name}: cannot be written ({error.strerror or error}); expected room for it"
+            ) from error
 
     def style(self, text: str, *names: str) -> str:
         """``text`` in colour, where there is colour."""

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import select
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
 from selfee.chain.types import Instruction
 from selfee.errors import UsageError
 
+_PATIENCE = 2.0  # seconds
 _LONGEST = 16 << 20  # bytes
 STDIN = "-"
 
 
-def read_question(words: list[str], file: Path | None, input_text: str | None, stdin: TextIO) -> Instruction:
+def read_question(
+    words: list[str], file: Path | None, input_text: str | None, stdin: TextIO, notify: Callable[[str], None]
+) -> Instruction:
     """Standard input, the file and the words, in this order, with a blank line between; ``-`` is standard input.
 
-    Standard input is read where it is no terminal, or where ``-`` asks for it; it can be read once only. Raises
-    UsageError if there is no question.
+    Standard input is read where it is no terminal, or where ``-`` asks for it; it can be read once only. ``notify`` is
+    told if nothing comes. Raises UsageError if there is no question.
     """
     asked_for = [*words, str(file), input_text].count(STDIN)
     if asked_for > 1:
         raise UsageError("-: given more than once; standard input can be read once only")
-    piped = _read(stdin) if asked_for or not stdin.isatty() else ""
+    piped = _read(stdin, notify) if asked_for or not stdin.isatty() else ""
     parts = ["" if input_text == STDIN else piped]
     if file is not None and str(file) != STDIN:
         parts.append(_read_file(file))
@@ -35,8 +40,13 @@ def read_question(words: list[str], file: Path | None, input_text: str | None, s
     return Instruction(text, context.strip("\n"))
 
 
-def _read(stdin: TextIO) -> str:
+def _read(stdin: TextIO, notify: Callable[[str], None]) -> str:
     """All of standard input; bytes that are no UTF-8 become the replacement character."""
+    try:
+        if not select.select([stdin], [], [], _PATIENCE)[0]:
+            notify("waiting for standard input; Ctrl-D ends it, </dev/null leaves it out")
+    except (OSError, ValueError):
+        pass  # no descriptor to wait for
     source = getattr(stdin, "buffer", None)
     raw = stdin.read(_LONGEST + 1) if source is None else source.read(_LONGEST + 1)
     return _decode(raw.encode("utf-8", errors="replace") if isinstance(raw, str) else raw, "standard input")

@@ -33,8 +33,7 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # What is still buffered has no reader; without this Python would complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return PIPE_CLOSED
     except SelfeeError as error:
         _complain(str(error))
@@ -77,8 +76,16 @@ def _show_misuse(error: Any) -> int:
 
 def _complain(message: str) -> None:
     """One paragraph, whatever line breaks and control characters came with it."""
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
     sys.stderr.write(f"selfee: {for_terminal(' '.join(message.split()))}\n")
+
+
+def _drop_output() -> None:
+    """What is still buffered cannot be written; without this Python would complain at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _explain(error: Exception) -> None:
