@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from selfee.chain.budgets import Budgets
 from selfee.chain.policy import RevisionPolicy
 from selfee.chain.prompts import GUIDED_PROMPTS, PROMPT_SETS
 from selfee.chain.record import from_json, to_json
 from selfee.chain.run import MODES, ChainStream, Mode, choose_mode, run_chain, stream_chain
 from selfee.chain.selectors import highest_score, least_doubted
 from selfee.chain.types import Chain, ChainEnd, ChainFinished, CutReason, Event, Section, SectionEnd, SectionStart
-from selfee.engines.base import Chunk, Request, SamplingParams
+from selfee.engines.base import ChatRequest, Chunk, Request, SamplingParams
 from selfee.engines.scripted import Reply, ScriptedEngine
 from selfee.errors import ContextOverflowError, EngineError, UsageError
 
@@ -284,3 +285,39 @@ def test_before_its_first_event_a_chain_is_empty() -> None:
     stream = stream_chain(script("turns"), "Q")
     assert stream.chain.steps == ()
     assert stream.chain.status == "cancelled before the first answer"
+
+
+@pytest.mark.parametrize("mode", DRIVERS)
+def test_an_engine_that_ignores_every_limit_is_closed(mode: Mode) -> None:
+    class Endless(ScriptedEngine):
+        closed = False
+
+        def _endless(self) -> Iterator[Chunk]:
+            try:
+                while True:
+                    yield Chunk("more ")
+            finally:
+                self.closed = True
+
+        def stream(self, request: Request) -> Iterator[Chunk]:
+            return self._endless()
+
+        def stream_chat(self, request: ChatRequest) -> Iterator[Chunk]:
+            return self._endless()
+
+    engine = Endless()
+    chain = run_chain(engine, "Q", mode=mode, budgets=Budgets(answer=10))
+    assert (chain.end, chain.cut) == (ChainEnd.CUT_OFF, CutReason.LENGTH)
+    assert engine.closed
+
+
+def test_a_server_that_sends_single_characters_does_not_use_up_a_budget_sooner() -> None:
+    engine = ScriptedEngine([Reply(SINGLE, chunks=1)])
+    chain = run_chain(engine, "Q", mode="single-pass", budgets=Budgets(answer=9, feedback=9, revision=9))
+    assert chain.end is ChainEnd.ACCEPTED
+
+
+@pytest.mark.parametrize("stop", ["END", [""]])
+def test_stop_strings_that_cannot_be_looked_for_are_refused(stop: list[str]) -> None:
+    with pytest.raises(UsageError, match="stop"):
+        stream_chain(script("single-pass"), "Q", mode="single-pass", stop=stop)

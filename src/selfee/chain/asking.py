@@ -31,8 +31,9 @@ class Asked:
     ``lowered`` says that the context window allowed fewer tokens than were asked for.
     """
 
-    def __init__(self, chunks: Iterator[Chunk], seed: int, lowered: bool) -> None:
+    def __init__(self, chunks: Iterator[Chunk], seed: int, limit: int, lowered: bool) -> None:
         self.seed = seed
+        self.limit = limit
         self.lowered = lowered
         self.usage: Usage | None = None
         self.ending: FinishReason | None = None
@@ -86,7 +87,7 @@ class Asker:
             limit = max(1, room)
         while True:
             try:
-                return Asked(iter(open_stream(replace(self.params, seed=seed), limit)), seed, lowered)
+                return Asked(iter(open_stream(replace(self.params, seed=seed), limit)), seed, limit, lowered)
             except ContextOverflowError:
                 if room is not None or limit <= _SMALLEST_LIMIT:
                     raise
@@ -105,6 +106,10 @@ class Asker:
         if self._counter is not None:
             return max(1, self._counter.count_tokens(piece))
         return max(1, len(piece) // _CHARACTERS_PER_TOKEN)
+
+    def recount(self, text: str, counted: int) -> int:
+        """Tokens of a whole text, whose pieces gave ``counted``: they may be less than tokens, if the engine can tell."""
+        return counted if self._counter is None else self._counter.count_tokens(text)
 
 
 class Trimmer:

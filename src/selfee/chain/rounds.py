@@ -21,6 +21,9 @@ _CUTS = {
     FinishReason.CANCELLED: CutReason.CANCELLED,
 }
 
+_PATIENCE = 8
+"""Pieces for each token allowed after which an engine counts as one that ignores limits and is closed."""
+
 
 class Speaker(Protocol):
     """Writes sections through a model. Each method yields the section's events, from its start to its end."""
@@ -114,6 +117,8 @@ def write_text(
                 yield draft.write(text)
             if over:
                 break
+            if draft.tokens > _PATIENCE * (asked.limit + 1):
+                return CutReason.LENGTH
         if parser is not None and not over:
             rest = "".join(event.text for event in parser.finish() if isinstance(event, TextDelta))
             if rest := closing.feed(rest):

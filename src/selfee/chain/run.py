@@ -19,7 +19,7 @@ from selfee.chain.selectors import Selector, last_finished, select
 from selfee.chain.single_pass import single_pass_events
 from selfee.chain.turn_by_turn import turn_events
 from selfee.chain.types import Chain, ChainFinished, CutReason, Event, Instruction
-from selfee.engines.base import Engine, SamplingParams, chat_of
+from selfee.engines.base import Engine, SamplingParams, chat_of, check_limits
 from selfee.errors import ContextOverflowError, SelfeeError, UsageError
 
 Mode = Literal["auto", "single-pass", "guided", "turns"]
@@ -104,6 +104,7 @@ def stream_chain(
     """
     if isinstance(instruction, str):
         instruction = Instruction(instruction)
+    check_limits(None, stop)
     options = Options(choose_mode(engine, mode), budgets, prompts, selector, tuple(stop), reference)
     seed = random.getrandbits(32) if params.seed is None else params.seed
     driver = _Driver(engine, options)

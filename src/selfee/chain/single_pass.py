@@ -56,7 +56,7 @@ class _SinglePass:
         self._budgets = budgets
         self._stop = stop
         self._prompt = render_prompt(draft.instruction)
-        self._text = self._prompt  # all that the model has read and written so far
+        self._read = [self._prompt]  # pieces of all that the model has read and written so far
         self._parser = ChainParser()
         self._filter = StopFilter(stop)
         self._ending: Ending | None = None  # set as soon as the decision is known
@@ -74,7 +74,8 @@ class _SinglePass:
         """Read one request's stream until it ends or a decision falls; returns what cut the open section off."""
         draft, budgets = self._draft, self._budgets
         limit = budgets.ahead(self._parser.section, self._parser.number, draft.policy) - draft.tokens
-        asked = self._asker.ask(self._open, max(1, limit), self._text)
+        self._read = ["".join(self._read)]
+        asked = self._asker.ask(self._open, max(1, limit), self._read[0])
         draft.note(asked)
         came = 0
         try:
@@ -82,12 +83,14 @@ class _SinglePass:
                 if chunk.text or chunk.finish_reason is None:
                     came += 1
                     draft.tokens += self._asker.count(chunk.text)
-                self._text += chunk.text
+                self._read.append(chunk.text)
                 yield from self._take(self._parser.feed(chunk.text))
                 if self._ending is not None or self._filter.matched is not None:
                     return None
                 if asked.ending is None and self._left() <= 0:
-                    return CutReason.LENGTH
+                    draft.tokens = self._asker.recount(draft.text, draft.tokens)
+                    if self._left() <= 0:
+                        return CutReason.LENGTH
         finally:
             asked.close()
             draft.settle(asked)
@@ -102,7 +105,7 @@ class _SinglePass:
         return own + HEADER_TOKENS if self._parser.is_holding else own
 
     def _open(self, params: SamplingParams, limit: int) -> Iterator[Chunk]:
-        return self._engine.stream(Request(self._text, params, limit))
+        return self._engine.stream(Request(self._read[0], params, limit))
 
     def _take(self, events: Iterable[Event]) -> Generator[Event, None, None]:
         """Pass the parser's events on; a section that ends here is followed by a header: the model goes on."""
@@ -142,7 +145,7 @@ class _SinglePass:
             yield from self._end_answer(cut)
         if self._ending is None:
             section, number = follower(section, number)
-            self._text = self._prompt + render_steps(self._draft.steps, check=False) + header(section, number)
+            self._read = [self._prompt, render_steps(self._draft.steps, check=False), header(section, number)]
             self._parser = ChainParser(section, number)
             yield from self._take(self._parser.feed(""))
 
