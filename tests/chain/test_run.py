@@ -287,15 +287,16 @@ def test_before_its_first_event_a_chain_is_empty() -> None:
     assert stream.chain.status == "cancelled before the first answer"
 
 
+@pytest.mark.parametrize("piece", ["more ", ""])
 @pytest.mark.parametrize("mode", DRIVERS)
-def test_an_engine_that_ignores_every_limit_is_closed(mode: Mode) -> None:
+def test_an_engine_that_ignores_every_limit_is_closed(mode: Mode, piece: str) -> None:
     class Endless(ScriptedEngine):
         closed = False
 
         def _endless(self) -> Iterator[Chunk]:
             try:
                 while True:
-                    yield Chunk("more ")
+                    yield Chunk(piece)
             finally:
                 self.closed = True
 

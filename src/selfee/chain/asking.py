@@ -108,7 +108,7 @@ class Asker:
         return max(1, len(piece) // _CHARACTERS_PER_TOKEN)
 
     def recount(self, text: str, counted: int) -> int:
-        """Tokens of a whole text, whose pieces gave ``counted``: they may be less than tokens, if the engine can tell."""
+        """Tokens of a whole text whose pieces gave ``counted``: pieces may be less than tokens."""
         return counted if self._counter is None else self._counter.count_tokens(text)
 
 

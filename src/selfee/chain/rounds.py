@@ -21,7 +21,7 @@ _CUTS = {
     FinishReason.CANCELLED: CutReason.CANCELLED,
 }
 
-_PATIENCE = 8
+PATIENCE = 8
 """Pieces for each token allowed after which an engine counts as one that ignores limits and is closed."""
 
 
@@ -117,7 +117,7 @@ def write_text(
                 yield draft.write(text)
             if over:
                 break
-            if draft.tokens > _PATIENCE * (asked.limit + 1):
+            if draft.tokens > PATIENCE * (asked.limit + 1):
                 return CutReason.LENGTH
         if parser is not None and not over:
             rest = "".join(event.text for event in parser.finish() if isinstance(event, TextDelta))

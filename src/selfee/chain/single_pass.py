@@ -15,7 +15,7 @@ from selfee.chain.budgets import HEADER_TOKENS, Budgets
 from selfee.chain.draft import Draft, Ending
 from selfee.chain.format import follower, header, render_prompt, render_steps
 from selfee.chain.parser import ChainParser
-from selfee.chain.rounds import cut_off, cut_reason, decide_ending, no_revisions
+from selfee.chain.rounds import PATIENCE, cut_off, cut_reason, decide_ending, no_revisions
 from selfee.chain.types import (
     ChainEnd,
     CutReason,
@@ -59,6 +59,7 @@ class _SinglePass:
         self._read = [self._prompt]  # pieces of all that the model has read and written so far
         self._parser = ChainParser()
         self._filter = StopFilter(stop)
+        self._pieces = 0  # that came for the open section
         self._ending: Ending | None = None  # set as soon as the decision is known
 
     def events(self) -> Generator[Event, None, Ending]:
@@ -82,6 +83,7 @@ class _SinglePass:
             for chunk in asked:
                 if chunk.text or chunk.finish_reason is None:
                     came += 1
+                    self._pieces += 1
                     draft.tokens += self._asker.count(chunk.text)
                 self._read.append(chunk.text)
                 yield from self._take(self._parser.feed(chunk.text))
@@ -89,7 +91,7 @@ class _SinglePass:
                     return None
                 if asked.ending is None and self._left() <= 0:
                     draft.tokens = self._asker.recount(draft.text, draft.tokens)
-                    if self._left() <= 0:
+                    if self._left() <= 0 or self._pieces > PATIENCE * (budgets.of(self._parser.section) + 1):
                         return CutReason.LENGTH
         finally:
             asked.close()
@@ -112,6 +114,7 @@ class _SinglePass:
         for event in events:
             if isinstance(event, SectionStart):
                 self._filter = StopFilter(self._stop if event.section.is_answer else ())
+                self._pieces = 0
                 yield self._draft.begin(event.section, event.number)
             elif isinstance(event, TextDelta):
                 if text := self._filter.feed(event.text):
