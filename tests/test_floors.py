@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "selfee"
 FLOORS = {
     "errors": 0,
     "jsonl": 0,
+    "lazy": 0,
     "weights": 1,
     "llama": 2,
     "engines": 3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import importlib
 import inspect
 import subprocess
@@ -19,23 +20,23 @@ ROOMS = ("selfee", "selfee.chain", "selfee.engines", "selfee.llama", "selfee.wei
 
 
 def describe(room: str) -> list[str]:
-    """One line for each public name of a room: what it is and how it is called."""
+    """One line for each public name of a room."""
     module = importlib.import_module(room)
-    lines = []
-    for name in sorted(module.__all__):
-        value = getattr(module, name)
-        if inspect.isclass(value):
-            kind = "class"
-        elif callable(value):
-            kind = "def"
-        else:
-            kind = "value"
-        try:
-            signature = str(inspect.signature(value)) if callable(value) else ""
-        except ValueError:  # enums and the like tell none
-            signature = ""
-        lines.append(f"{room}.{name}: {kind}{signature}")
-    return lines
+    return [f"{room}.{name}{call_of(getattr(module, name))}" for name in sorted(module.__all__)]
+
+
+def call_of(value: object) -> str:
+    """How something is called: names of its parameters, "=" where one has a default."""
+    is_data = isinstance(value, type) and issubclass(value, enum.Enum | BaseException)
+    if is_data or not callable(value) or getattr(value, "_is_protocol", False):
+        return ""
+    shown, keyword_only = [], False
+    for parameter in inspect.signature(value).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and not keyword_only:
+            keyword_only = True
+            shown.append("*")
+        shown.append(parameter.name + ("" if parameter.default is parameter.empty else "="))
+    return f"({', '.join(shown)})"
 
 
 def public_names() -> str:
@@ -57,7 +58,7 @@ def test_public_names_and_signatures_change_only_on_purpose() -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
-        _ = selfee.no_such_name
+        _ = getattr(selfee, "no_such_name")  # noqa: B009
 
 
 def test_importing_selfee_loads_no_heavy_package() -> None:

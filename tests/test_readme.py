@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from tests.tiny import make_tiny
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,7 +28,9 @@ def commands(program: str) -> list[str]:
 @pytest.fixture
 def workplace(tmp_path: Path) -> Path:
     """A folder with the files that the README's commands name, and a model that says what it was told to."""
-    replies: list[dict[str, object]] = [{"text": text} for text in ("Because.", "Too short. Revision is needed.", "Air scatters blue light.") * 9]
+    replies: list[dict[str, object]] = [
+        {"text": text} for text in ("Because.", "Too short. Revision is needed.", "Air scatters blue light.") * 9
+    ]
     script = tmp_path / "replies.jsonl"
     replies.append({"engine": {"strict": False}})
     script.write_text("".join(json.dumps(reply) + "\n" for reply in replies), encoding="utf-8")

@@ -1,3 +1,59 @@
-"""selfee: a language model that answers, criticises its own answer and rewrites it until it is content."""
+"""selfee: a language model that answers, criticises its own answer and rewrites it until it is content.
+
+The names below are what programs use; each is loaded when first asked for, so ``import selfee`` costs next to nothing::
+
+    import selfee
+
+    with selfee.open_engine("smollm2-135m") as engine:
+        chain = selfee.run_chain(engine, "Why is the sky blue?", selfee.RevisionPolicy(min_revisions=1))
+    print(chain.final)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from selfee.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from selfee.chain.policy import RevisionPolicy as RevisionPolicy
+    from selfee.chain.run import run_chain as run_chain
+    from selfee.chain.run import stream_chain as stream_chain
+    from selfee.chain.types import Chain as Chain
+    from selfee.chain.types import Instruction as Instruction
+    from selfee.engines.base import SamplingParams as SamplingParams
+    from selfee.engines.open import open_engine as open_engine
+    from selfee.engines.scripted import ScriptedEngine as ScriptedEngine
+    from selfee.errors import SelfeeError as SelfeeError
+    from selfee.weights.checkpoint import open_checkpoint as open_checkpoint
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Chain",
+    "Instruction",
+    "RevisionPolicy",
+    "SamplingParams",
+    "ScriptedEngine",
+    "SelfeeError",
+    "open_checkpoint",
+    "open_engine",
+    "run_chain",
+    "stream_chain",
+]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Chain": "selfee.chain.types",
+        "Instruction": "selfee.chain.types",
+        "RevisionPolicy": "selfee.chain.policy",
+        "SamplingParams": "selfee.engines.base",
+        "ScriptedEngine": "selfee.engines.scripted",
+        "SelfeeError": "selfee.errors",
+        "open_checkpoint": "selfee.weights.checkpoint",
+        "open_engine": "selfee.engines.open",
+        "run_chain": "selfee.chain.run",
+        "stream_chain": "selfee.chain.run",
+    },
+)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.tiny import make_tiny
 
 from selfee.engines import runtime
 from selfee.engines.base import ChatRequest, FinishReason, Message, Request, SamplingParams, chat_of, scoring_of
@@ -15,7 +16,6 @@ from selfee.engines.local import LocalEngine
 from selfee.engines.runtime import TRAINED_ON_CHAINS, load_runtime
 from selfee.errors import BadFileError, ContextOverflowError, ResourceError, UsageError
 from selfee.weights.quants import QuantType
-from tests.tiny import make_tiny
 
 SAMPLED = SamplingParams(temperature=0.9, top_k=40, seed=7)
 EDITS = st.lists(
@@ -146,7 +146,9 @@ def test_a_cache_that_does_not_fit_is_refused_before_loading(model: Path, monkey
         load_runtime(model, context_length=1 << 20)
 
 
-def test_without_a_wish_the_context_window_shrinks_until_it_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_wish_the_context_window_shrinks_until_it_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = make_tiny(tmp_path / "m.gguf", n_ctx=1 << 20)
     monkeypatch.setattr(runtime, "available_memory", lambda: 1 << 26)
     with LocalEngine(load_runtime(path)) as engine:

@@ -74,7 +74,9 @@ def _model_path(spec: str, models: Path | None) -> Path:
     if (model := parse_model_name(spec)) is not None:
         stored = ModelStore(StoreConfig(models or default_folder())).find(model)
         if stored is None:
-            raise UsageError(f"{spec}: not on this machine; expected a downloaded model; run `selfee models pull {spec}`")
+            raise UsageError(
+                f"{spec}: not on this machine; expected a downloaded model; run `selfee models pull {spec}`"
+            )
         return stored.path
     path = Path(spec)
     try:

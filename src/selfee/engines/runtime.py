@@ -38,17 +38,13 @@ class LlamaRuntime:
         self._model = model
         self._tokenizer = load_tokenizer(checkpoint.vocab)
         self._template = ChatTemplate.for_vocab(checkpoint.vocab, self._tokenizer)
+        self.supports_chat = self._template is not None
         self.context_length = model.context_length
         self.vocab_size = model.config.vocabulary
         self.end_tokens: Collection[int] = self._tokenizer.end_tokens
         self.num_parameters = sum(prod(tensor.shape) for tensor in checkpoint.tensors.values())
         self.trained_on_chains = checkpoint.metadata.get(TRAINED_ON_CHAINS) is True
         self._newline = self._tokenizer.encode("\n", add_bos=False)[-1]
-
-    @property
-    def supports_chat(self) -> bool:
-        """Whether the file has a chat template."""
-        return self._template is not None
 
     def encode(self, text: str, *, add_bos: bool, parse_special: bool) -> list[int]:
         """See ``Runtime.encode``."""
