@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.tiny import bpe_vocab, make_tiny, spm_vocab
 from selfee.errors import BadFileError, UsageError
 from selfee.llama.chat_families import Marks
 from selfee.llama.chat_template import ChatTemplate, FileTemplate
-from selfee.llama.tokenizer import load_tokenizer
+from selfee.llama.tokenizer import Tokenizer, load_tokenizer
 from selfee.weights.checkpoint import Vocab
 
 
@@ -152,14 +153,22 @@ def test_a_file_without_a_template_has_none() -> None:
     assert ChatTemplate.for_vocab(vocab, load_tokenizer(vocab)) is None
 
 
+@cache
+def _llama(path: Path) -> Tokenizer:
+    return load_tokenizer(vocab_of(path))
+
+
 @pytest.mark.corpus
 @pytest.mark.parametrize("name", [*sorted(WRITTEN), "vicuna"])
 def test_ids_equal_those_of_the_whole_text(name: str, corpus: Path) -> None:
-    vocab = vocab_of(corpus / "vocab/ggml-vocab-llama-spm.gguf")
+    path = corpus / "vocab/ggml-vocab-llama-spm.gguf"
+    vocab = vocab_of(path)
     source = TEMPLATES.get(name, VICUNA)
-    made = template(source, vocab)
+    tokenizer = _llama(path)
+    made = ChatTemplate.for_vocab(replace(vocab, chat_template=source), tokenizer)
+    assert made is not None
     for prefix in ("", " So", "\n"):
-        whole = load_tokenizer(vocab).encode(made.render(WITH_SYSTEM, prefix), parse_special=True)
+        whole = tokenizer.encode(made.render(WITH_SYSTEM, prefix), parse_special=True)
         assert made.encode(WITH_SYSTEM, prefix) == whole
 
 

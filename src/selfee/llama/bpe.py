@@ -66,10 +66,9 @@ def _checked_merges(merges: Sequence[str], ids: dict[str, int], hidden: set[str]
         left, space, right = merge.partition(" ")
         if not (left and space and right):
             raise _bad_merge(number, merge, "two pieces with a space between them")
-        names = (left, right, left + right)
-        if all(name in ids for name in names):
+        if left in ids and right in ids and left + right in ids:
             pairs.append((left, right))
-        elif not any(name in hidden for name in names):
+        elif hidden.isdisjoint((left, right, left + right)):
             raise _bad_merge(number, merge, "pieces, and their joined text, that are tokens")
     return pairs
 

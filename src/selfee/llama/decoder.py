@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from selfee.errors import UsageError
 
 
-@dataclass(frozen=True)
 class PieceTable:
     """What every token id stands for when text is made of it.
 
-    ``data[id]`` are the bytes of a token; ``hidden`` are the ids that mean something other than text (control and
-    unknown tokens); ``verbatim`` are the ids that encoding finds as a whole (hidden ones and user-defined ones).
-    ``adds_space`` says that encoding puts a space before a text and after a verbatim token, so decoding takes it away.
+    ``make(id)`` gives the bytes of a token, asked for once; ``count`` is the number of ids. ``hidden`` are the ids that
+    mean something other than text (control and unknown tokens); ``verbatim`` are the ids that encoding finds as a whole
+    (hidden ones and user-defined ones). ``adds_space`` says that encoding puts a space before a text and after a
+    verbatim token, so decoding takes it away.
     """
 
-    data: Sequence[bytes]
-    hidden: frozenset[int]
-    verbatim: frozenset[int]
-    adds_space: bool
+    def __init__(
+        self,
+        make: Callable[[int], bytes],
+        count: int,
+        *,
+        hidden: frozenset[int],
+        verbatim: frozenset[int],
+        adds_space: bool,
+    ) -> None:
+        self._make = make
+        self._known: dict[int, bytes] = {}
+        self.count = count
+        self.hidden = hidden
+        self.verbatim = verbatim
+        self.adds_space = adds_space
 
     def bytes_of(self, token: int) -> bytes:
         """The bytes of one token, a space in front included. Raises UsageError for an id that does not exist."""
-        if not 0 <= token < len(self.data):
-            raise UsageError(f"token {token}: does not exist; expected 0 to {len(self.data) - 1}")
-        return self.data[token]
+        data = self._known.get(token)
+        if data is None:
+            if not 0 <= token < self.count:
+                raise UsageError(f"token {token}: does not exist; expected 0 to {self.count - 1}")
+            data = self._known[token] = self._make(token)
+        return data
 
 
 class StreamDecoder:

@@ -34,7 +34,11 @@ class ScoreMerger:
     ) -> None:
         self._ids = dict(ids)
         self._bytes_to_ids = bytes_to_ids
-        self._ranks = {text: -scores[token] for text, token in ids.items() if len(text) > 1 and _has_halves(text, ids)}
+        self._ranks = {
+            text: -scores[token]
+            for text, token in ids.items()
+            if len(text) > 1 and (space not in text.lstrip(space) or _has_halves(text, ids))
+        }
         self._inner_pairs = {text[i : i + 2] for text in self._ranks for i in range(len(text) - 1)}
         self._escapes_space = space != " "
         self._space = space

@@ -39,7 +39,7 @@ class Tokenizer:
         self._special = special
         self._table = table
         self._keeps_empty = vocab.raw_pieces  # June 2023: an empty text has no tokens, not even bos
-        self.vocab_size = len(table.data)
+        self.vocab_size = table.count
         self.bos = vocab.bos
         self.eos = vocab.eos
         self.add_bos = vocab.add_bos and vocab.bos is not None
@@ -140,15 +140,20 @@ def _special_tokens(vocab: Vocab, checked: CheckedVocab) -> SpecialTokens:
 def _piece_table(vocab: Vocab, checked: CheckedVocab) -> PieceTable:
     kinds = checked.kinds
     hidden = frozenset(token for token, kind in enumerate(kinds) if kind in HIDDEN_KINDS)
+    count = len(kinds)
     if vocab.raw_pieces:
-        data = [bytes(piece) for piece in vocab.tokens]
-        return PieceTable(data, hidden, hidden, vocab.add_space_prefix)
+        tokens, adds_space = vocab.tokens, vocab.add_space_prefix
+        return PieceTable(
+            lambda token: bytes(tokens[token]), count, hidden=hidden, verbatim=hidden, adds_space=adds_space
+        )
     verbatim = hidden | {token for token, kind in enumerate(kinds) if kind == Kind.USER_DEFINED}
-    data = [
-        _piece_bytes(text or "", kind, vocab.model, token in verbatim)
-        for token, (text, kind) in enumerate(zip(checked.texts, kinds, strict=True))
-    ]
-    return PieceTable(data, hidden, verbatim, vocab.add_space_prefix and vocab.model == "llama")
+    texts, model = checked.texts, vocab.model
+
+    def make(token: int) -> bytes:
+        return _piece_bytes(texts[token] or "", kinds[token], model, token in verbatim)
+
+    adds_space = vocab.add_space_prefix and model == "llama"
+    return PieceTable(make, count, hidden=hidden, verbatim=frozenset(verbatim), adds_space=adds_space)
 
 
 def _piece_bytes(text: str, kind: int, model: str, verbatim: bool) -> bytes:
