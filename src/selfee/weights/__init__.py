@@ -1,7 +1,7 @@
 """How a model lies on disk: containers, block types, names, downloads. Never knows how a model computes.
 
-``open_checkpoint`` opens a GGUF or GGML file, ``check_architecture`` says whether it can be run, ``summarize`` describes
-it, ``dequantize`` gives the values of its blocks, ``ModelStore`` brings models here by name.
+``open_checkpoint`` opens a GGUF or GGML file, ``check_architecture`` says whether it can be run, ``summarize``
+describes it, ``dequantize`` gives the values of its blocks, ``ModelStore`` brings models here by name.
 """
 
 from __future__ import annotations
