@@ -267,15 +267,27 @@ def test_a_chain_stopped_by_a_signal_delivers_its_finished_answer(
         assert "cancelled in revision 1" in err.decode()
 
 
-def test_stopped_before_any_answer_nothing_is_claimed(tmp_path: Path) -> None:
-    script = write_script(tmp_path / "s.jsonl", [reply(FIRST, delay=30)])
+@pytest.mark.parametrize("first", [reply(FIRST, delay=30), reply("word " * 400, delay=0.05)])
+def test_stopped_before_an_answer_is_finished_nothing_is_delivered(tmp_path: Path, first: dict[str, object]) -> None:
+    script = write_script(tmp_path / "s.jsonl", [first])
     child = Shell(tmp_path).start("ask", "-m", script, QUESTION)
     assert child.stderr is not None
-    assert os.read(child.stderr.fileno(), 6) == b"answer"
+    seen = b""
+    while not seen.startswith(b"answer") or ("word" in str(first["text"]) and b"word" not in seen):
+        seen += os.read(child.stderr.fileno(), 100)
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=20)
     assert (child.returncode, out) == (130, b"")
+    assert b"cancelled in the first answer" in err
     assert b"Traceback" not in err
+
+
+def test_feedback_without_a_verdict_is_shown_as_that(tmp_path: Path) -> None:
+    text = f"{FIRST}\n\n### Feedback 1:\nIt could be longer."
+    script = write_script(tmp_path / "s.jsonl", [reply(text)])
+    done = Shell(tmp_path).run("ask", "-m", script, QUESTION, "--mode", "single-pass")
+    assert "● asks for no revision" in done.stderr
+    assert done.stdout == FIRST + "\n"
 
 
 def test_a_reader_that_goes_away_is_exit_code_141_without_a_complaint(tmp_path: Path) -> None:
@@ -313,7 +325,7 @@ def on_terminal(shell: Shell, *words: str, variables: dict[str, str] | None = No
 
 
 def test_on_a_terminal_the_final_answer_stands_once_under_its_own_rule(shell: Shell) -> None:
-    seen = on_terminal(shell, "ask", QUESTION)
+    seen = on_terminal(shell, "ask", QUESTION, "--seed", "4000000000")
     plain = re.sub(r"\x1b\[[0-9;]*m", "", seen)
     assert plain.count(" final answer ") == 1
     assert plain.rstrip().endswith(SECOND)

@@ -13,6 +13,7 @@ from selfee.chain.types import (
     SectionStart,
     TextDelta,
     Verdict,
+    VerdictSource,
 )
 from selfee.cli.changes import Changes, compare
 from selfee.cli.output import Screen, for_terminal
@@ -89,6 +90,8 @@ class ChainView:
     def _chip(self, verdict: Verdict | None) -> str:
         if verdict is None:
             return self._screen.style("● no verdict", "yellow")
+        if verdict.source is VerdictSource.SILENCE:
+            return self._screen.style("● asks for no revision", "yellow")
         share = _probability(verdict)
         if verdict.needed:
             return self._screen.style("● revision needed", "yellow") + self._dim(share)
@@ -123,11 +126,12 @@ class ChainView:
 
     def _finish(self, chain: Chain) -> None:
         cost = chain.cost
-        speed = f", {cost.tokens / cost.seconds:.0f} tokens/s" if cost.seconds > 0 and cost.tokens else ""
+        # A section that was cancelled has no time.
+        timing = f" in {cost.seconds:.1f} s, {cost.tokens / cost.seconds:.0f} tokens/s" if cost.seconds > 0 else ""
         seed = f" · seed {chain.seed}" if chain.seed is not None else ""
-        total = f"{cost.tokens} tokens in {cost.seconds:.1f} s{speed}" if cost.tokens else ""
+        total = f"{cost.tokens} tokens{timing}" if cost.tokens else ""
         parts = [part for part in (for_terminal(chain.status), total) if part]
-        self._screen.write(self._dim(" · ".join(parts) + seed) + "\n")
+        self._screen.write(self._dim(wrapped(" · ".join(parts) + seed, self._screen.width)) + "\n")
 
     def _line(self, text: str) -> None:
         if text:

@@ -42,10 +42,12 @@ def deliver_chain(stream: ChainStream, wish: Wish, stdout: Screen, stderr: Scree
             view.interrupt(stream.chain)
         if wish.form == "jsonl":
             _print_json(plain_event(ChainFinished(stream.chain)), stdout)
-        _print(stream.chain, wish, stdout, stderr)
+        if stream.chain.delivered is not None or wish.form == "json":
+            _print(stream.chain, wish, stdout, stderr)
         raise
     except SelfeeError:
-        _print(stream.chain, wish, stdout, stderr)
+        if stream.chain.delivered is not None or wish.form == "json":
+            _print(stream.chain, wish, stdout, stderr)
         raise
     _print(stream.chain, wish, stdout, stderr)
     if stream.chain.delivered is None:
