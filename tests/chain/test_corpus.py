@@ -9,11 +9,16 @@ from typing import Any
 import pytest
 from tests.chain.strategies import merge_deltas
 
+from selfee.chain.budgets import Budgets
 from selfee.chain.format import header, read_prompt, render_prompt, render_target, split_prompt
 from selfee.chain.parser import ChainParser, read_chain
+from selfee.chain.policy import RevisionPolicy
 from selfee.chain.record import from_answer, from_dataset, from_json, to_answer, to_dataset, to_json
-from selfee.chain.types import Chain, Section, SectionEnd
+from selfee.chain.run import run_chain
+from selfee.chain.types import Chain, ChainEnd, CutReason, Section, SectionEnd
 from selfee.chain.verdict import find_verdict, overrule
+from selfee.engines.base import FinishReason
+from selfee.engines.scripted import Reply, ScriptedEngine
 from selfee.jsonl import read_jsonl
 
 pytestmark = pytest.mark.corpus
@@ -177,3 +182,20 @@ def test_a_released_chain_taken_up_at_its_last_feedback_gives_the_same_sections(
         parser = ChainParser(Section.FEEDBACK, number)
         texts = [event.text for event in (*parser.feed(rest), *parser.finish()) if isinstance(event, SectionEnd)]
         assert texts[0] == chain.steps[number - 1].feedback
+
+
+def test_a_model_that_says_a_released_chain_gets_that_chain_and_its_text_delivered(rows: list[dict[str, Any]]) -> None:
+    policy = RevisionPolicy(0, None, stop_repeats=False)
+    for row in rows:
+        _, target = split_prompt(row["whole_generation"])
+        expected = read(row)
+        ending = FinishReason.END if expected.steps[-1].answer_finished else FinishReason.CONTEXT
+        engine = ScriptedEngine([Reply(target, finish_reason=ending)])
+        chain = run_chain(engine, expected.instruction, policy, mode="single-pass", budgets=Budgets(2048, 2048, 2048))
+        texts = [(step.answer, step.feedback) for step in expected.steps]
+        assert [(step.answer, step.feedback) for step in chain.steps][: len(texts)] == texts
+        assert chain.final == row["text"]
+        asks_on = expected.steps[-1].verdict is not None and expected.steps[-1].verdict.needed
+        assert len(chain.steps) == len(texts) + asks_on, "a text that ends by asking for a revision is asked for it"
+        if ending is FinishReason.CONTEXT:
+            assert (chain.end, chain.cut) == (ChainEnd.CUT_OFF, CutReason.CONTEXT)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.chain.strategies import merge_deltas
+from tests.chain.strategies import chains, merge_deltas
 
 from selfee.chain.budgets import Budgets
-from selfee.chain.format import render_prompt
+from selfee.chain.format import render_prompt, render_target
 from selfee.chain.parser import read_chain
 from selfee.chain.policy import RevisionPolicy
 from selfee.chain.run import run_chain, stream_chain
@@ -301,3 +301,14 @@ def test_tokens_and_seeds_are_recorded_for_each_section() -> None:
     assert chain.cost.seeds == tuple(request.params.seed for request in engine.requests)
     assert chain.cost.seeds[0] == chain.seed == 11
     assert chain.cost.prompt_tokens > 0
+
+
+@given(chains(), st.integers(1, 30))
+def test_any_chain_that_a_model_says_is_the_chain_it_gets(said: Chain, size: int) -> None:
+    engine = ScriptedEngine([Reply(render_target(said), chunks=size)])
+    policy = RevisionPolicy(0, None, stop_repeats=False)
+    chain = run_chain(engine, WHY, policy, mode="single-pass", budgets=Budgets(9999, 9999, 9999))
+    texts = [(step.answer, step.feedback) for step in said.steps]
+    assert [(step.answer, step.feedback) for step in chain.steps][: len(texts)] == texts
+    last = said.steps[-1].verdict
+    assert len(chain.steps) == len(texts) + (last is not None and last.needed)
