@@ -202,7 +202,7 @@ def test_a_model_that_says_a_released_chain_gets_that_chain_and_its_text_deliver
             assert (chain.end, chain.cut) == (ChainEnd.CUT_OFF, CutReason.CONTEXT)
 
 
-@pytest.mark.parametrize(("fewer", "more", "counts"), [(0, 1, (38, 8, 3)), (1, 3, (42, 5, 2))])
+@pytest.mark.parametrize(("fewer", "more", "counts"), [(0, 1, (38, 8, 3)), (1, 3, (42, 6, 1))])
 def test_our_overruled_text_is_what_the_original_went_on_from(
     corpus: Path, fewer: int, more: int, counts: tuple[int, int, int]
 ) -> None:
@@ -210,6 +210,7 @@ def test_our_overruled_text_is_what_the_original_went_on_from(
 
     Equal to the byte, except where the original lost the full stop or wrote "Novision", and where its answers differ.
     """
+    broken = ("Revision is needed", "Novision is needed", "Novision is needed.")
     same = botched = other = 0
     for row, further in zip(released(corpus, fewer), released(corpus, more), strict=True):
         chain = read(row)
@@ -222,7 +223,7 @@ def test_our_overruled_text_is_what_the_original_went_on_from(
         whole = further["whole_generation"]
         if whole.startswith(resumed):
             same += 1
-        elif whole.startswith((before + "Revision is needed" + after, before + "Novision is needed" + after)):
+        elif whole.startswith(tuple(before + said + after for said in broken)):
             botched += 1
         else:
             other += 1
