@@ -41,7 +41,7 @@ def matmul(type: int, blocks: Annotated[NDArray[numpy.uint8], dict(order='C', de
 class Model:
     """Weights bound to the forward pass; use selfee.llama.model.Model."""
 
-    def __init__(self, layers: int, width: int, heads: int, kv_heads: int, head_dim: int, hidden: int, vocabulary: int, norm_epsilon: float, rope_halves: bool, rope_frequencies: Sequence[float], tensors: dict[str, object], threads: int) -> None: ...
+    def __init__(self, layers: int, width: int, heads: int, kv_heads: int, head_dim: int, hidden: int, vocabulary: int, norm_epsilon: float, rope_halves: bool, rope_frequencies: Sequence[float], tensors: dict[str, object], threads: int, packed: bool) -> None: ...
 
     def scratch_bytes(self, tokens: int) -> int:
         """Memory of a forward pass besides weights and cache."""

@@ -137,6 +137,14 @@ def test_any_number_of_threads_gives_the_same_bits(kind: QuantType, tmp_path: Pa
     assert len(results) == 1
 
 
+@pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.name)
+def test_packed_weights_give_the_same_bits(kind: QuantType, tmp_path: Path) -> None:
+    path = make_tiny(tmp_path / "tiny.gguf", type=kind, n_head_kv=2, tied=True)
+    plain, packed = (Model.load(path, threads=2, packed=packed).new_session() for packed in (False, True))
+    for tokens in ([5], [1, 2, 3], list(range(100))):
+        assert plain.forward(tokens, "all").tobytes() == packed.forward(tokens, "all").tobytes()
+
+
 def test_two_conversations_on_one_model_do_not_disturb_each_other(tiny: Model) -> None:
     tokens = [some_tokens(60, tiny.config.vocabulary, seed) for seed in range(4)]
     alone = [tiny.new_session().forward(part, "all").tobytes() for part in tokens]
@@ -198,7 +206,7 @@ def test_truncate_is_absolute_and_never_grows(tiny: Model) -> None:
 @pytest.mark.parametrize(
     "arguments", [{"context_length": 0}, {"context_length": -1}, {"threads": 0}, {"threads": 5000}]
 )
-def test_senseless_arguments_are_refused(tmp_path: Path, arguments: dict[str, int]) -> None:
+def test_senseless_arguments_are_refused(tmp_path: Path, arguments: dict[str, Any]) -> None:
     path = make_tiny(tmp_path / "tiny.gguf")
     with pytest.raises(UsageError):
         Model.load(path, **arguments)
@@ -262,7 +270,7 @@ def test_native_code_refuses_tensors_that_do_not_fit_even_if_nobody_else_did() -
     from selfee import _native
 
     sizes = {"layers": 1, "width": 32, "heads": 2, "kv_heads": 2, "head_dim": 16, "hidden": 32, "vocabulary": 8}
-    rest = {"norm_epsilon": 1e-5, "rope_halves": False, "rope_frequencies": [1.0] * 8, "threads": 1}
+    rest = {"norm_epsilon": 1e-5, "rope_halves": False, "rope_frequencies": [1.0] * 8, "threads": 1, "packed": False}
 
     def make(tensors: dict[str, object], **changes: int) -> None:
         arguments: dict[str, Any] = sizes | rest | changes

@@ -24,10 +24,14 @@ _CELL = 2  # bytes of a cached value (float16)
 _KEY_BLOCK, _LANES = 16, 8  # positions and values are rounded up to these (native/ops.h)
 
 
-def memory_needed(checkpoint: Checkpoint, config: LlamaConfig, context_length: int) -> int:
-    """Bytes for the weights, one session of ``context_length`` tokens and the scratch memory of a forward pass."""
+def memory_needed(checkpoint: Checkpoint, config: LlamaConfig, context_length: int, *, packed: bool = False) -> int:
+    """Bytes for the weights, one session of ``context_length`` tokens and the scratch memory of a forward pass.
+
+    Mapped weights are shared with the system's file cache, which may drop them again; a ``packed`` copy is not.
+    """
     weights = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-    return weights + cache_bytes(config, context_length) + _scratch_bytes(config)
+    copies = sum(tensor.nbytes for tensor in checkpoint.tensors.values() if tensor.type.block_values == 32)
+    return weights + copies * packed + cache_bytes(config, context_length) + _scratch_bytes(config)
 
 
 def cache_bytes(config: LlamaConfig, context_length: int) -> int:
@@ -59,14 +63,14 @@ def physical_cores() -> int:
 class Model:
     """Weights and their forward pass. One model serves any number of sessions, one computation at a time."""
 
-    def __init__(self, checkpoint: Checkpoint, context_length: int, threads: int, owned: bool) -> None:
+    def __init__(self, checkpoint: Checkpoint, context_length: int, threads: int, packed: bool, owned: bool) -> None:
         """Use ``Model.load``."""
         self.config = LlamaConfig.from_checkpoint(checkpoint)
         self.checkpoint = checkpoint
         self.context_length = context_length or self.config.context_length
         self.threads = threads
         self._owned = owned
-        self._native: native_types.Model | None = _bind(checkpoint, self.config, threads)
+        self._native: native_types.Model | None = _bind(checkpoint, self.config, threads, packed)
 
     @classmethod
     def load(
@@ -75,11 +79,14 @@ class Model:
         *,
         context_length: int | None = None,
         threads: int | None = None,
+        packed: bool = False,
     ) -> Model:
         """Bind a model file, or one already open, to the forward pass; weights stay mapped and are not copied.
 
         ``context_length``: tokens a session can hold (None: what the file says). ``threads``: None is the number of
-        physical cores; any number gives the same results. Raises BadFileError, UnsupportedFileError, UsageError.
+        physical cores; any number gives the same results. ``packed`` copies the matrices of types Q4_0 ... Q8_0 into a
+        layout that is faster, with the same results, for their size in memory and a pass over the file. Raises
+        BadFileError, UnsupportedFileError, UsageError, ResourceError.
         """
         if context_length is not None and not 0 < context_length < 1 << 31:
             raise UsageError(f"context_length: {context_length}; expected 1 or more tokens")
@@ -88,7 +95,7 @@ class Model:
         owned = isinstance(checkpoint, str | Path)
         opened = open_checkpoint(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
         try:
-            return cls(opened, context_length or 0, threads or physical_cores(), owned)
+            return cls(opened, context_length or 0, threads or physical_cores(), packed, owned)
         except BaseException:
             if owned:
                 opened.close()
@@ -188,7 +195,7 @@ def _native() -> ModuleType:
     return native
 
 
-def _bind(checkpoint: Checkpoint, config: LlamaConfig, threads: int) -> native_types.Model:
+def _bind(checkpoint: Checkpoint, config: LlamaConfig, threads: int, packed: bool) -> native_types.Model:
     tensors: dict[str, object] = {}
     for name, tensor in checkpoint.tensors.items():
         blocks = checkpoint.read(name)
@@ -208,7 +215,12 @@ def _bind(checkpoint: Checkpoint, config: LlamaConfig, threads: int) -> native_t
             rope_frequencies=list(config.rope_frequencies),
             tensors=tensors,
             threads=threads,
+            packed=packed,
         )
+    except MemoryError as error:
+        raise ResourceError(
+            f"{checkpoint.path}: not enough memory for a packed copy of the weights; load the model without it"
+        ) from error
     except (ValueError, RuntimeError, TypeError) as error:
         raise BadFileError(
             f"{checkpoint.path}: tensors do not fit the configuration: {error}; the file is damaged; fetch it again"
