@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -422,3 +423,10 @@ def test_standard_input_that_says_nothing_is_waited_for_with_a_word(shell: Shell
     assert child.stderr.readline().startswith(b"waiting for standard input")
     out, err = child.communicate(timeout=30)
     assert (child.returncode, out.decode(), err) == (0, SECOND + "\n", b"")
+
+
+def test_streams_that_were_closed_are_no_reason_to_fail(shell: Shell) -> None:
+    command = shlex.join(shell.command("ask", QUESTION))
+    run = subprocess.run(["sh", "-c", f"{command} <&- 2>&-"], env=shell.environ, stdout=subprocess.PIPE, check=False)
+    assert (run.returncode, run.stdout.decode()) == (0, SECOND + "\n")
+    assert subprocess.run(["sh", "-c", f"{command} <&- >&- 2>&-"], env=shell.environ, check=False).returncode == 0

@@ -16,6 +16,7 @@ from tests.weights.file_server import File, Server, serve
 
 from selfee.errors import DownloadError, ResourceError, UsageError
 from selfee.weights.builtin import BUILTIN_MODELS, DEFAULT_MODEL, BuiltinModel, WheelMember
+from selfee.weights.disk import file_lock
 from selfee.weights.model_names import HubFile, UrlFile, parse_model_name
 from selfee.weights.package_index import IndexConfig
 from selfee.weights.store import HubConfig, ModelStore, PartialModel, StoreConfig, StoredModel, require_remote
@@ -260,6 +261,17 @@ def test_removing_what_is_not_here_names_what_is(tmp_path: Path, wheel: Path, ti
     for name in ("smollm2-135m", "../store", "/etc/passwd", "hf:a/b/c.gguf", "\0"):
         with pytest.raises(UsageError, match=r"no downloaded model; expected one of those here \(tiny\)"):
             store.remove(name)
+
+
+def test_a_model_that_is_being_fetched_is_not_removed(tmp_path: Path, wheel: Path, tiny: BuiltinModel) -> None:
+    store = store_at(tmp_path / "store", IndexConfig(no_index=True, find_links=(str(wheel.parent),)))
+    path = store.resolve("tiny")
+    with (
+        file_lock(path.parent / "lock", lambda: None),
+        pytest.raises(ResourceError, match="tiny: another process is fetching it"),
+    ):
+        store.remove("tiny")
+    assert path.exists()
 
 
 def test_a_store_that_cannot_be_written_is_one_clear_error(tmp_path: Path, tiny: BuiltinModel) -> None:

@@ -88,7 +88,10 @@ def for_terminal(text: str) -> str:
 
 
 def make_tolerant() -> None:
-    """Let a stream that cannot show a character show '?' in its place instead of failing."""
+    """Let a stream that cannot show a character show '?' in its place, and one that was closed swallow everything."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started us: selfee ask … 2>&-
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

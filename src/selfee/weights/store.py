@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import platformdirs
 
-from selfee.errors import UsageError
+from selfee.errors import ResourceError, UsageError
 from selfee.weights.builtin import BUILTIN_MODELS, BuiltinModel
 from selfee.weights.disk import disk_error, file_lock
 from selfee.weights.download import Fetched, NoProgress, Progress, Wanted, fetch
@@ -158,7 +158,7 @@ class ModelStore:
             here = ", ".join(model.name for model in self.models()) or "none"
             raise UsageError(f"{text[:200]!r}: no downloaded model; expected one of those here ({here})")
         try:
-            with file_lock(folder / _LOCK, lambda: None):
+            with file_lock(folder / _LOCK, lambda: _refuse_busy(text)):
                 freed = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
                 (folder / _SHEET).unlink(missing_ok=True)  # first: a half-deleted folder must not look whole
                 shutil.rmtree(folder)
@@ -219,6 +219,10 @@ class ModelStore:
             )
         except (OSError, ValueError, KeyError, TypeError):
             return None  # not there, or damaged: as good as not there, pull makes it anew
+
+
+def _refuse_busy(name: str) -> None:
+    raise ResourceError(f"{name}: another process is fetching it; stop that, then remove it again")
 
 
 def sha256_of(path: Path) -> str:
