@@ -5,14 +5,17 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.llama.vocabularies import make_vocab
 from tokenizers import Regex
 from tokenizers.pre_tokenizers import Sequence, Split
 
 from selfee.errors import UnsupportedFileError
-from selfee.llama.bpe import BYTE_ALPHABET
+from selfee.llama.bpe import BYTE_ALPHABET, MergeList
 from selfee.llama.pretokenizers import PRE_TOKENIZERS, pre_tokenizer
 from selfee.llama.tokenizer import load_tokenizer
+from selfee.llama.vocabulary import check_vocab
 
 
 def words(name: str, text: str) -> list[str]:
@@ -62,6 +65,21 @@ def test_only_families_that_say_so_take_whole_words_before_merges() -> None:
     assert load_tokenizer(vocab).encode("abc") == [257]
     other = make_vocab(model="gpt2", pre="qwen2", tokens=[*letters, b"bc", b"abc"], merges=merges)
     assert load_tokenizer(other).encode("abc") == [ids["a"], 256]
+
+
+@given(st.text(alphabet="aB 1.'\n\ts é`(\u00a0", max_size=40))
+@pytest.mark.parametrize("name", sorted(PRE_TOKENIZERS))
+def test_stretches_encoded_alone_give_the_ids_of_the_whole(name: str, text: str) -> None:
+    merges = ["a B", "Ġ a", "1 1", "Ġ Ġ", "Ċ Ċ", "' s", "Ġ '"]
+    tokens = [*BYTE_ALPHABET, *(merge.replace(" ", "") for merge in merges)]
+    if name not in _ENCODERS:
+        vocab = make_vocab(model="gpt2", pre=name, tokens=[token.encode() for token in tokens], merges=merges)
+        _ENCODERS[name] = MergeList(vocab, check_vocab(vocab))
+    encoder = _ENCODERS[name]
+    assert encoder.encode(text) == encoder._words.encode(text, add_special_tokens=False).ids
+
+
+_ENCODERS: dict[str, MergeList] = {}
 
 
 def test_the_byte_alphabet_has_a_letter_for_every_byte() -> None:

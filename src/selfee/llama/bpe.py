@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,12 @@ def _byte_alphabet() -> str:
 BYTE_ALPHABET = _byte_alphabet()
 """Character at index b stands for byte b."""
 
+# Every family cuts between a visible character and a space, whatever stands around them, so stretches between such
+# places can be encoded alone and remembered. (No expression takes a space after anything else, or looks back.)
+_STRETCHES = re.compile(r".*?[!-~](?= )|.+", re.DOTALL)
+_CACHED_STRETCH = 64  # characters; longer ones hardly ever come twice
+_CACHED_STRETCHES = 1 << 16
+
 _BYTES = {letter: bytes([byte]) for byte, letter in enumerate(BYTE_ALPHABET)}
 
 
@@ -49,14 +56,26 @@ class MergeList:
         ids = {text: token for text, token in known.items() if text not in hidden}
         merges = _checked_merges(vocab.merges, ids, hidden)
         self._words = WordTokenizer(BPE(vocab=ids, merges=merges, ignore_merges=pre.whole_words))
+        self._cache: dict[str, list[int]] = {}
         cuts = [Split(Regex(expression), "isolated") for expression in pre.expressions]
         self._words.pre_tokenizer = PreSequence([*cuts, ByteLevel(add_prefix_space=False, use_regex=False)])
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text in which no special token is looked for. A byte without a token is left out."""
+        stretches = _STRETCHES.findall(text)
+        cache = self._cache
+        ids = {stretch: cache[stretch] for stretch in set(stretches) if stretch in cache}
+        missing = [stretch for stretch in dict.fromkeys(stretches) if stretch not in ids]
         # The "fast" call leaves out character offsets and exists for batches only.
-        ids: list[int] = self._words.encode_batch_fast([text], add_special_tokens=False)[0].ids
-        return ids
+        for stretch, found in zip(
+            missing, self._words.encode_batch_fast(missing, add_special_tokens=False), strict=True
+        ):
+            ids[stretch] = found.ids
+            if len(stretch) <= _CACHED_STRETCH:
+                if len(cache) >= _CACHED_STRETCHES:
+                    cache.clear()
+                cache[stretch] = found.ids
+        return [token for stretch in stretches for token in ids[stretch]]
 
 
 def _checked_merges(merges: Sequence[str], ids: dict[str, int], hidden: set[str]) -> list[tuple[str, str]]:

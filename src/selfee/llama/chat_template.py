@@ -102,7 +102,8 @@ class FileTemplate:
             merged = _merge_system(messages)
             if merged is None:
                 raise usage_refusal(error) if isinstance(error, RefusedError) else error from error
-        try:  # many templates know no system: its words then begin the user's, as llama.cpp has it
+        # Many templates know no system: its words then begin the user's (in llama.cpp too, with one line break).
+        try:
             return self._split(merged)
         except RefusedError as error:
             raise usage_refusal(error) from error
