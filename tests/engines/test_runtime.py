@@ -96,7 +96,7 @@ def test_every_architecture_chats_and_scores(tmp_path: Path, architecture: str) 
         assert all(score < 0 for score in scorer.score("the sky is", (" blue", " red")))
 
 
-@pytest.mark.parametrize("container", ["gguf2", "gguf1", "ggjt3", "ggjt1", "ggmf"])
+@pytest.mark.parametrize("container", ["gguf2", "gguf1", "ggjt3", "ggjt1", "ggmf", "ggml"])
 def test_every_container_gives_a_model_that_writes(tmp_path: Path, container: str) -> None:
     path = make_tiny(tmp_path / "m.bin", container=container)  # type: ignore[arg-type]
     with LocalEngine(load_runtime(path)) as engine:

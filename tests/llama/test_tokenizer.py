@@ -119,6 +119,14 @@ def test_ggml_vocabularies_give_the_ids_of_june_2023(corpus: Path, prefix: str, 
 
 
 @pytest.mark.corpus
+def test_a_vocabulary_without_scores_as_in_the_first_files_gives_the_same_ids(corpus: Path) -> None:
+    vocab = vocab_of(corpus / "vocab/ggml-vocab.bin")
+    with_scores, without = load_tokenizer(vocab), load_tokenizer(replace(vocab, scores=None))
+    for text, _ in vectors(corpus / "vocab/ggml-vocab-llama-spm.gguf.inp"):
+        assert without.encode(text) == with_scores.encode(text)
+
+
+@pytest.mark.corpus
 def test_the_same_text_has_the_same_ids_in_a_ggml_and_a_gguf_vocabulary(corpus: Path) -> None:
     ggml = load_tokenizer(vocab_of(corpus / "vocab/ggml-vocab.bin"))
     gguf = load_tokenizer(vocab_of(corpus / "vocab/ggml-vocab-llama-spm.gguf"))
