@@ -51,6 +51,7 @@ def record(benchmark: str, figures: Mapping[str, float], *, isa: str, folder: Pa
         "benchmark": benchmark,
         "machine": {"cpu": cpu, "cores": os.cpu_count(), "isa": isa},
         "commit": commit(),
+        "load": round(os.getloadavg()[0], 1),  # above the number of cores: figures of a busy machine, not of the code
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%MZ"),
         "figures": {name: float(f"{value:.4g}") for name, value in figures.items()},
     }
