@@ -16,7 +16,10 @@ import pytest
 from tests.cli.story import CONTENT, CRITICAL, FIRST, ONE_REVISION, QUESTION, SECOND, Shell, reply, write_script
 from tests.tiny import make_tiny
 
+from selfee.chain.prompts import find_prompts
 from selfee.chain.record import from_json
+from selfee.engines.base import ChatRequest
+from selfee.engines.scripted import ScriptedEngine
 
 
 @pytest.fixture
@@ -430,3 +433,16 @@ def test_streams_that_were_closed_are_no_reason_to_fail(shell: Shell) -> None:
     run = subprocess.run(["sh", "-c", f"{command} <&- 2>&-"], env=shell.environ, stdout=subprocess.PIPE, check=False)
     assert (run.returncode, run.stdout.decode()) == (0, SECOND + "\n")
     assert subprocess.run(["sh", "-c", f"{command} <&- >&- 2>&-"], env=shell.environ, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("flags", "temperature"), [([], 0.0), (["--temperature", "0.5"], 0.5)])
+def test_a_built_in_model_brings_its_own_settings_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], temperature: float
+) -> None:
+    engine = ScriptedEngine([FIRST])
+    monkeypatch.setattr("selfee.cli.ask.open_model", lambda *_: engine)
+    Shell(tmp_path).run("ask", QUESTION, "--max-revisions", "0", *flags)
+    (request,) = engine.requests
+    assert isinstance(request, ChatRequest)
+    assert request.params.temperature == temperature
+    assert request.messages[0].content == find_prompts("small").answer[0].text

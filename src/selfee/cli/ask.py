@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +19,7 @@ from selfee.cli.options import FlagGroup, with_flags
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
 from selfee.engines.base import SamplingParams
 from selfee.errors import UsageError
-from selfee.weights.builtin import BUILTIN_MODELS, DEFAULT_MODEL
+from selfee.weights.builtin import BUILTIN_MODELS, DEFAULT_MODEL, BuiltinModel
 
 if TYPE_CHECKING:
     from selfee.engines.open import AnyEngine
@@ -60,6 +61,7 @@ BUDGETS = FlagGroup(Budgets, prefix="max_", suffix="_tokens", help="Tokens that 
 SAMPLING = FlagGroup(
     SamplingParams,
     words={
+        "temperature": "0 = always the most likely token; a built-in model brings its own default",
         "seed": "The same seed and settings give the same chain; without one, a fresh one is drawn and shown",
         "logit_bias": "Make tokens likelier or less likely: TOKEN=NUMBER,TOKEN=NUMBER",
         "samplers": "The order in which samplers are applied, with commas",
@@ -75,6 +77,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 def ask(
     budgets: Budgets,
     params: SamplingParams,
+    call: typer.Context,
     question: Annotated[
         list[str] | None, typer.Argument(help="The question; - = standard input.", metavar="QUESTION")
     ] = None,
@@ -182,7 +185,8 @@ def ask(
     instruction = read_question(question or [], file, input_text, sys.stdin, notify)
     form = "json" if as_json else "jsonl" if as_jsonl else "raw" if show is Show.RAW else "final"
     wish = Wish(form, shows_chain=form == "final" and show is Show.CHAIN and not quiet, is_quiet=quiet)
-    mode, prompts = _suited(model, mode, prompts)
+    if model in BUILTIN_MODELS:
+        mode, prompts, params = _suited(BUILTIN_MODELS[model], mode, prompts, params, call)
     with open_model(model, context, threads, api_key_file, timeout, None if quiet else stderr) as engine:
         from selfee.chain.run import stream_chain
 
@@ -207,12 +211,15 @@ def revision_policy(exactly: int | None, at_least: int | None, at_most: int | No
     return RevisionPolicy(least, at_most)
 
 
-def _suited(model: str, mode: ModeName, prompts: str | None) -> tuple[ModeName, str | None]:
-    """Mode and words for a built-in model, which is known, unless the user chose."""
-    builtin = BUILTIN_MODELS.get(model)
-    if builtin is None or mode is not ModeName.AUTO:
-        return mode, prompts
-    return ModeName(builtin.mode), prompts or builtin.prompts
+def _suited(
+    model: BuiltinModel, mode: ModeName, prompts: str | None, params: SamplingParams, call: typer.Context
+) -> tuple[ModeName, str | None, SamplingParams]:
+    """Mode, words and temperature that suit a built-in model, where the user did not choose."""
+    if call.params["temperature"] is None:
+        params = replace(params, temperature=model.temperature)
+    if mode is not ModeName.AUTO:
+        return mode, prompts, params
+    return ModeName(model.mode), prompts or model.prompts, params
 
 
 def open_model(

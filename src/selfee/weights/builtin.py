@@ -30,6 +30,7 @@ class BuiltinModel:
     licence: str
     mode: str  # how the chain drives it best
     prompts: str  # the words of critic and reviser that suit it
+    temperature: float  # at which it writes best
 
 
 DEFAULT_MODEL = "smollm2-135m"
@@ -54,6 +55,7 @@ BUILTIN_MODELS = {
             licence="Apache-2.0",
             mode="turns",
             prompts="small",
+            temperature=0.0,  # so small a model loses the thread when its tokens are drawn
         ),
     )
 }
