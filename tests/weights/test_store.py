@@ -42,7 +42,7 @@ def make_wheel(path: Path, content: bytes = MODEL) -> BuiltinModel:
         "tiny-model", "1.0", path.name, hashlib.sha256(body).hexdigest(), len(body), "tiny_model/tiny.gguf"
     )
     sha256 = hashlib.sha256(MODEL).hexdigest()
-    return BuiltinModel("tiny", "Tiny", member, "tiny.gguf", sha256, len(MODEL), "MIT", "guided", "small")
+    return BuiltinModel("tiny", "Tiny", member, "tiny.gguf", sha256, len(MODEL), "MIT", "turns", "small", 0.0)
 
 
 @pytest.fixture
