@@ -146,11 +146,4 @@ void Transformer::multiply(std::initializer_list<Product> products, const float*
 // How many of n tokens a thread takes at a time in loops over tokens.
 int64_t Transformer::part_of(int64_t n) const { return std::max<int64_t>(4, n / (4 * pool_.threads())); }
 
-size_t Transformer::scratch_bytes(const Shape& s, int64_t tokens) {
-    const auto batch = size_t(std::min(tokens, kBatch));
-    const auto attention = size_t(2 * s.heads + 2 * s.kv_heads) * size_t(s.head_dim);
-    const auto widest = size_t(std::max({s.width, s.hidden, s.heads * s.head_dim}));
-    return batch * sizeof(float) * (3 * size_t(s.width) + attention + 2 * size_t(s.hidden) + 2 * widest);
-}
-
 }  // namespace selfee

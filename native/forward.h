@@ -30,7 +30,7 @@ struct Layer {
 // Memory behind the weights belongs to the caller and must outlive the model. Shapes are checked before they get here.
 class Transformer {
 public:
-    static constexpr int64_t kBatch = 256;  // tokens that go through the layers together; more are done in turns
+    static constexpr int64_t kBatch = 256;  // tokens that go through the layers together, more in turns (model.py counts on it)
 
     Transformer(Shape shape, int threads);
 
@@ -46,8 +46,6 @@ public:
                  const std::function<bool()>& interrupted);
 
     int threads() const { return pool_.threads(); }
-    // Bytes that a forward pass of `tokens` tokens needs besides weights, cache and logits.
-    static size_t scratch_bytes(const Shape& shape, int64_t tokens);
 
 private:
     struct Product {

@@ -121,7 +121,6 @@ public:
 
     Transformer& transformer() { return *transformer_; }
     const Shape& shape() const { return transformer_->shape; }
-    size_t scratch_bytes(int64_t tokens) const { return Transformer::scratch_bytes(shape(), tokens); }
 
 private:
     // One copy of the matrices in the layout that the kernels are fastest with.
@@ -235,8 +234,7 @@ void bind_model(nb::module_& m) {
         .def(nb::init<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, float, bool, std::vector<double>,
                       Tensors, int, bool>(),
              "layers"_a, "width"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "hidden"_a, "vocabulary"_a,
-             "norm_epsilon"_a, "rope_halves"_a, "rope_frequencies"_a, "tensors"_a, "threads"_a, "packed"_a)
-        .def("scratch_bytes", &Model::scratch_bytes, "tokens"_a, "Memory of a forward pass besides weights and cache.");
+             "norm_epsilon"_a, "rope_halves"_a, "rope_frequencies"_a, "tensors"_a, "threads"_a, "packed"_a);
     nb::class_<Session>(m, "Session", "A cache of keys and values; use selfee.llama.model.Session.")
         .def(nb::init<nb::object, int64_t>(), "model"_a, "capacity"_a)
         .def_prop_ro("length", &Session::length, "Tokens evaluated.")

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tiny import Architecture, make_tiny
 
-from selfee.errors import BadFileError, ContextOverflowError, UsageError
+from selfee.errors import BadFileError, ContextOverflowError, SelfeeError, UsageError
 from selfee.llama.model import Model, cache_bytes, memory_needed, physical_cores
 from selfee.llama.reference import ReferenceSession
 from selfee.weights.checkpoint import open_checkpoint
@@ -264,6 +264,24 @@ def test_damaged_weights_give_damaged_numbers_and_no_crash(tmp_path: Path) -> No
     path.write_bytes(data)
     logits = Model.load(path, threads=2).new_session().forward(list(range(40)), "all")
     assert logits.shape[0] == 40
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=8), st.booleans())
+def test_a_file_with_bytes_changed_anywhere_is_refused_or_runs(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]], near_the_start: bool
+) -> None:
+    path = make_tiny(tmp_path_factory.mktemp("damaged") / "tiny.gguf", type=QuantType.Q4_1, n_layer=1)
+    data = bytearray(path.read_bytes())
+    for at, value in changes:
+        data[at % (1000 if near_the_start else len(data))] = value
+    path.write_bytes(data)
+    try:
+        with Model.load(path, context_length=64, threads=2) as model:
+            logits = model.new_session().forward([1, 2, 3])
+    except SelfeeError:
+        return
+    assert logits.shape == (1, model.config.vocabulary)
 
 
 def test_native_code_refuses_tensors_that_do_not_fit_even_if_nobody_else_did() -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _CELL = 2  # bytes of a cached value (float16)
 _KEY_BLOCK, _LANES = 16, 8  # positions and values are rounded up to these (native/ops.h)
+_BATCH = 256  # tokens that go through the layers together (native/forward.h)
 
 
 def memory_needed(checkpoint: Checkpoint, config: LlamaConfig, context_length: int, *, packed: bool = False) -> int:
@@ -44,7 +45,7 @@ def cache_bytes(config: LlamaConfig, context_length: int) -> int:
 def _scratch_bytes(config: LlamaConfig) -> int:
     widest = max(config.width, config.hidden, config.q_width)
     per_token = 4 * (3 * config.width + 2 * config.q_width + 2 * config.kv_width + 2 * config.hidden + 2 * widest)
-    return 256 * per_token + config.vocabulary * 4
+    return _BATCH * per_token + config.vocabulary * 4
 
 
 def physical_cores() -> int:
