@@ -43,9 +43,6 @@ class Model:
 
     def __init__(self, layers: int, width: int, heads: int, kv_heads: int, head_dim: int, hidden: int, vocabulary: int, norm_epsilon: float, rope_halves: bool, rope_frequencies: Sequence[float], tensors: dict[str, object], threads: int, packed: bool) -> None: ...
 
-    def scratch_bytes(self, tokens: int) -> int:
-        """Memory of a forward pass besides weights and cache."""
-
 class Session:
     """A cache of keys and values; use selfee.llama.model.Session."""
 
