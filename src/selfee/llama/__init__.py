@@ -1,7 +1,7 @@
 """How the model thinks: tokens in, logits out. Never knows where weights come from or what the text means.
 
-``Model.load`` binds a file to the forward pass, ``Model.new_session`` begins a conversation, ``generate`` continues
-one; ``load_tokenizer`` and ``ChatTemplate`` turn text and chats into tokens.
+``Model.load`` binds a file to the forward pass, ``Model.new_session`` begins a conversation
+(``selfee.llama.generate`` continues one), ``load_tokenizer`` and ``ChatTemplate`` turn text and chats into tokens.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from selfee.lazy import lazy_names
 if TYPE_CHECKING:
     from selfee.llama.chat_template import ChatTemplate as ChatTemplate
     from selfee.llama.config import LlamaConfig as LlamaConfig
-    from selfee.llama.generate import generate as generate
     from selfee.llama.model import Model as Model
     from selfee.llama.model import Session as Session
     from selfee.llama.sampling import Sampler as Sampler
@@ -29,7 +28,6 @@ __all__ = [
     "SamplerConfig",
     "Session",
     "Tokenizer",
-    "generate",
     "load_tokenizer",
 ]
 
@@ -43,7 +41,6 @@ __getattr__, __dir__ = lazy_names(
         "SamplerConfig": "selfee.llama.sampling",
         "Session": "selfee.llama.model",
         "Tokenizer": "selfee.llama.tokenizer",
-        "generate": "selfee.llama.generate",
         "load_tokenizer": "selfee.llama.tokenizer",
     },
 )
