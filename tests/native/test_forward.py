@@ -1,0 +1,45 @@
+"""The forward pass has the same bits with every instruction set."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.tiny import make_tiny
+
+from selfee.weights.quantize import instruction_sets
+from selfee.weights.quants import QuantType
+
+EVALUATE = """
+import hashlib, sys
+from selfee.llama.model import Model
+from selfee.weights.quantize import isa
+model = Model.load(sys.argv[1], threads=2)
+session = model.new_session()
+tokens = [7 * i % 300 for i in range(420)]
+rows = session.forward(tokens[:400], "all").tobytes() + b"".join(session.forward([t]).tobytes() for t in tokens[400:])
+print(isa(), hashlib.sha256(rows).hexdigest())
+"""
+
+
+def digest(path: Path, isa: str) -> str:
+    environment = {**os.environ, "SELFEE_ISA": isa, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", EVALUATE, str(path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    used, value = done.stdout.split()
+    assert used == isa
+    return value
+
+
+@pytest.mark.parametrize("shape", [{"n_head_kv": 2}, {"n_head": 8, "n_head_kv": 2, "head_dim": 12}], ids=str)
+@pytest.mark.parametrize("kind", [QuantType.F32, QuantType.F16, QuantType.Q4_1], ids=lambda kind: kind.name)
+def test_logits_have_the_same_bits_with_every_instruction_set(
+    kind: QuantType, shape: dict[str, int], tmp_path: Path
+) -> None:
+    if len(instruction_sets()) == 1:
+        pytest.skip("this machine has the scalar instruction set only; nothing to compare")
+    path = make_tiny(tmp_path / "tiny.gguf", type=kind, **shape)  # type: ignore[arg-type]
+    assert len({digest(path, isa) for isa in instruction_sets()}) == 1
