@@ -25,7 +25,8 @@ enum class Type : int32_t {
 //   F16   rounded to half: for F16 weights.  Kept as f32.  The product of two halves is exact in f32.
 //   Q8_0  32 values: d = half(amax / 127), q = nearest-even(x * (127 / amax)): for Q4_0, Q5_0, Q8_0.
 //   Q8_1  the same with s = half((amax / 127) * sum(q)), which the minimum of a Q4_1 or Q5_1 block multiplies.
-//   Q8_K  256 values: d = 1 / (127 / amax) in f32: for the k-quants.
+//   Q8_K  256 values: d = 1 / (-128 / the largest by magnitude) in f32, q = nearest-even(x / d), at most 127: for the
+//         k-quants.  So did llama.cpp of 2023; today's has 127, which is coarser and further from the golden logits.
 // A block with an infinity or NaN gets codes 0 and d = s = NaN, so what went wrong is seen in the result.
 enum class ActivationKind : int32_t { F32, F16, Q8_0, Q8_1, Q8_K };
 

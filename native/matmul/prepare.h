@@ -34,10 +34,13 @@ static inline BlockScale block_scale_32(uint32_t magnitude) {
     return {d, stored, stored > 0 ? 127.0f / amax : 0};
 }
 
-static inline BlockScale block_scale_256(uint32_t magnitude) {
+// Of 256 values the largest by magnitude, the first of equals, becomes -128, whatever its sign.
+static inline BlockScale block_scale_256(const float* x, uint32_t magnitude) {
     if (magnitude >= 0x7f800000u) return {NAN, NAN, 0};
-    const float inverse = 127.0f / std::bit_cast<float>(magnitude);
-    if (!(inverse <= 0x1p127f)) return {0, 0, 0};
+    int first = 0;
+    while ((std::bit_cast<uint32_t>(x[first]) & 0x7fffffffu) != magnitude) ++first;
+    const float inverse = -128.0f / x[first];
+    if (!(std::fabs(inverse) <= 0x1p127f)) return {0, 0, 0};
     return {1.0f / inverse, 1.0f / inverse, inverse};
 }
 
@@ -48,7 +51,7 @@ static inline int32_t quantise_codes(const float* __restrict x, int count, float
         return 0;
     }
     for (int v = 0; v < count; ++v) {
-        const int32_t q = nearest_int(x[v] * inverse);
+        const int32_t nearest = nearest_int(x[v] * inverse), q = nearest > 127 ? 127 : nearest;
         codes[v] = int8_t(q);
         sum += q;
     }
@@ -63,7 +66,7 @@ static inline void prepare_token(Activations& a, const float* x, int64_t t) {
     for (int64_t b = 0; b < a.cols / width; ++b, x += width, codes += width) {
         const uint32_t magnitude = largest_magnitude(x, int(width));
         if (a.kind == ActivationKind::Q8_K) {
-            const BlockScale scale = block_scale_256(magnitude);
+            const BlockScale scale = block_scale_256(x, magnitude);
             auto* bsums = reinterpret_cast<int16_t*>(base + a.sums_at) + t * (a.cols / 16) + 16 * b;
             for (int j = 0; j < 16; ++j)
                 bsums[j] = int16_t(quantise_codes(x + 16 * j, 16, scale.inverse, codes + 16 * j));

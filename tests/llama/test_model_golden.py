@@ -13,20 +13,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from tests.requantize import requantize
 
 from selfee.llama.generate import Session
 from selfee.llama.model import Model
 from selfee.llama.reference import ReferenceSession
 from selfee.weights.checkpoint import open_checkpoint
-from selfee.weights.ggml import Hyper
-from selfee.weights.ggml_writer import write_ggml
-from selfee.weights.gguf_writer import TensorData
-from selfee.weights.quantize import dequantize
-from selfee.weights.quantizers import quantize
-from selfee.weights.quants import QuantType
 
 TOKENS = [1, 290, 310, 263, 278, 400, 13, 77, 511, 35, 260, 448, 349, 500, 271, 306]
-HYPER = Hyper(n_vocab=512, n_embd=256, n_mult=256, n_head=4, n_layer=26, n_rot=64, file_type=2)
 
 pytestmark = pytest.mark.corpus
 
@@ -41,17 +35,8 @@ def tiny26(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tiny26_q4_0(tiny26: Path) -> Path:
-    path = tiny26.with_name("q4_0.bin")
-    with open_checkpoint(tiny26) as checkpoint:
-        tensors = []
-        for name, tensor in checkpoint.tensors.items():
-            kind = QuantType.Q4_0 if len(tensor.shape) == 2 else QuantType.F32
-            blocks = quantize(kind, dequantize(tensor.type, checkpoint.read(name)))
-            tensors.append(TensorData(name, tensor.shape, kind, blocks))
-        scores = list(checkpoint.vocab.scores or ())
-        write_ggml(path, HYPER, list(checkpoint.vocab.tokens), scores, tensors, family="ggjt", version=3)
-    return path
+def quantised(tiny26: Path) -> dict[str, Path]:
+    return {name: requantize(tiny26, tiny26.with_name(f"{name}.bin"), name) for name in ("q4_0", "q4_K_M")}
 
 
 def golden(corpus: Path, name: str) -> npt.NDArray[np.float64]:
@@ -68,12 +53,24 @@ def divergence(p: npt.NDArray[np.float64], q: npt.NDArray[np.float64]) -> float:
 @pytest.mark.parametrize("twin", ["native", "reference"])
 @pytest.mark.parametrize(
     ("name", "largest", "rms", "kl"),
-    [("f16", 0.006, 0.002, 1e-6), ("f16.kvf32", 0.006, 0.002, 1e-6), ("q4_0", 0.14, 0.030, 4.5e-4)],
+    [
+        ("f16", 0.006, 0.002, 1e-6),
+        ("f16.kvf32", 0.006, 0.002, 1e-6),
+        ("q4_0", 0.14, 0.030, 4.5e-4),
+        ("q4_K_M", 0.14, 0.030, 4.5e-4),
+    ],
 )
 def test_logits_equal_those_of_2023_within_the_published_tolerance(
-    corpus: Path, request: pytest.FixtureRequest, twin: str, name: str, largest: float, rms: float, kl: float
+    corpus: Path,
+    tiny26: Path,
+    quantised: dict[str, Path],
+    twin: str,
+    name: str,
+    largest: float,
+    rms: float,
+    kl: float,
 ) -> None:
-    path: Path = request.getfixturevalue("tiny26_q4_0" if name == "q4_0" else "tiny26")
+    path = quantised.get(name, tiny26)
     expected = golden(corpus, name)
     with open_checkpoint(path) as checkpoint, Model.load(checkpoint) as model:
         session: Session = model.new_session() if twin == "native" else ReferenceSession(checkpoint)

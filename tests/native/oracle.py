@@ -72,11 +72,14 @@ def with_scales(type: QuantType, blocks: Blocks, *scales: float) -> npt.NDArray[
 def quantised(type: QuantType, x: Floats) -> tuple[npt.NDArray[np.int64], Floats, Floats]:
     """Codes (tokens, cols), scales and sums (tokens, blocks) of finite activations that are not tiny."""
     parts = x.reshape(len(x), -1, type.block_values)
+    if type.block_values == 256:
+        largest = np.take_along_axis(parts, np.abs(parts).argmax(axis=2, keepdims=True), axis=2)
+        inverse = np.float32(-128) / largest
+        codes = np.minimum(np.rint(parts * inverse), 127).astype(np.int64)
+        return codes.reshape(x.shape), np.float32(1) / inverse[:, :, 0], np.zeros_like(inverse[:, :, 0])
     amax = np.abs(parts).max(axis=2)
     inverse = np.float32(127) / amax
     codes = np.rint(parts * inverse[:, :, None]).astype(np.int64)
-    if type.block_values == 256:
-        return codes.reshape(x.shape), np.float32(1) / inverse, np.zeros_like(amax)
     scales = amax / np.float32(127)
     return codes.reshape(x.shape), as_f16(scales), as_f16(scales * codes.sum(axis=2).astype(np.float32))
 
