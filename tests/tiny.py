@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from selfee.weights.ggml import Hyper, feed_forward_length
 from selfee.weights.ggml_writer import write_ggml
@@ -38,14 +37,6 @@ _FAMILIES = {"ggjt3": ("ggjt", 3), "ggjt2": ("ggjt", 2), "ggjt1": ("ggjt", 1), "
 _VERSIONS = {"gguf": 3, "gguf2": 2, "gguf1": 1}
 _FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K": 11}
 _FILE_TYPES |= {"Q4_K": 14, "Q5_K": 16, "Q6_K": 18, "BF16": 32}
-# Where the float16 scales of a k-quant lie, and by what they divide the size of a typical value.
-_SCALES = {
-    QuantType.Q2_K: ((80, 12.0), (82, 8.0)),
-    QuantType.Q3_K: ((108, 42.0),),
-    QuantType.Q4_K: ((0, 150.0), (2, 20.0)),
-    QuantType.Q5_K: ((0, 300.0), (2, 20.0)),
-    QuantType.Q6_K: ((208, 1366.0),),
-}
 
 
 def make_tiny(
@@ -71,8 +62,8 @@ def make_tiny(
 
     Defaults: ``n_embd`` 64 (256 for k-quants), ``n_head_kv`` as ``n_head``, ``vocab`` "bpe" for GGUF ("spm" in GGML
     files, which know no other), ``n_vocab`` all of it (fewer: the first ones, without merges). Matrices are stored as
-    ``type``; k-quants are random blocks of sane size. ``metadata`` is added to a GGUF file's own; None as a value takes
-    a key away.
+    ``type`` (k-quants take half a second to make). ``metadata`` is added to a GGUF file's own; None as a value takes a
+    key away.
     """
     n_embd = n_embd or (256 if type.block_values == 256 else 64)
     shape = _Shape(
@@ -147,7 +138,7 @@ def _tensors(shape: _Shape, n_vocab: int, tied: bool, rope_freqs: bool, seed: in
     n_q, n_kv = shape.n_head * shape.head_dim, shape.n_head_kv * shape.head_dim
 
     def matrix(name: str, rows: int, columns: int, size: float | None = None) -> TensorData:
-        blocks = _random_blocks(rng, shape.type, rows * columns, size or columns**-0.5)
+        blocks = quantize(shape.type, rng.normal(0, size or columns**-0.5, rows * columns))
         return TensorData(name, (rows, columns), shape.type, blocks)
 
     def vector(name: str, size: int, around: float, spread: float = 0.1) -> TensorData:
@@ -179,16 +170,6 @@ def _tensors(shape: _Shape, n_vocab: int, tied: bool, rope_freqs: bool, seed: in
         yield matrix(block + "ffn_down.weight", shape.n_embd, shape.n_ff)
         yield matrix(block + "ffn_up.weight", shape.n_ff, shape.n_embd)
         yield vector(block + "ffn_norm.weight", shape.n_embd, 1)
-
-
-def _random_blocks(rng: np.random.Generator, type: QuantType, count: int, size: float) -> npt.NDArray[np.uint8]:
-    if type not in _SCALES:
-        return quantize(type, rng.normal(0, size, count))
-    blocks = rng.integers(0, 256, (count // 256, type.block_bytes), dtype=np.uint8)
-    for at, divisor in _SCALES[type]:
-        scales = (size / divisor * rng.uniform(0.5, 1, len(blocks))).astype("<f2")
-        blocks[:, at : at + 2] = scales.reshape(-1, 1).view(np.uint8)
-    return blocks
 
 
 def _write_ggml(path: Path, container: Container, shape: _Shape, words: dict[str, Any], seed: int) -> None:
