@@ -12,16 +12,16 @@ help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.selfee-core: $(NATIVE) | $(BIN)/python
 	@echo "Installing selfee (compiles its kernels, about a minute) ..." >&2
-	$(PIP) --editable .
+	@$(PIP) --editable .
 	@touch $@
 
 $(VENV)/.selfee-dev: $(VENV)/.selfee-core
 	@echo "Installing what the tests need ..." >&2
-	$(PIP) --editable '.[dev]'
+	@$(PIP) --editable '.[dev]'
 	@touch $@
 
 setup: $(VENV)/.selfee-dev  ## Make the environment, compile, install what development needs
@@ -39,8 +39,9 @@ test: check  ## All tests
 	$(BIN)/python -m pytest -q
 
 bench: setup  ## Measure and compare with the last recorded figures
+	$(BIN)/python benchmarks/parser.py
 	$(BIN)/python benchmarks/kernels.py
-	$(BIN)/python benchmarks/decode.py
+	SELFEE_TEST_MODEL="$${SELFEE_TEST_MODEL:-$$($(BIN)/selfee models pull --quiet smollm2-135m)}" $(BIN)/python benchmarks/decode.py
 
 docs: setup  ## Regenerate the pages that are made from code
 	$(BIN)/python -m selfee.cli.reference
