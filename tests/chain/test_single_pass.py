@@ -256,7 +256,7 @@ def test_when_the_context_window_fills_the_last_finished_answer_is_delivered() -
     chain = run(ScriptedEngine([text], context_length=70, strict=False), 2)
     assert (chain.end, chain.cut) == (ChainEnd.CUT_OFF, CutReason.CONTEXT)
     assert chain.final == f"First {words}"
-    assert chain.status == "revision 1 was cut off: the context window is full; 2 revisions were enforced, 1 made"
+    assert chain.status == "revision 1 was cut off: the context window is full; 2 revisions were enforced, 0 made"
 
 
 def test_a_users_stop_string_ends_an_answer_and_the_chain_goes_on() -> None:

@@ -223,3 +223,10 @@ def test_a_revision_that_changes_nothing_ends_the_chain() -> None:
 def test_messages_are_plain_data() -> None:
     assert Message("user", "x") == Message("user", "x")
     assert all(turn.text for prompts in PROMPT_SETS.values() for turn in (*prompts.answer, *prompts.critique))
+
+
+def test_a_revision_that_was_cut_off_does_not_count_as_made() -> None:
+    engine = ScriptedEngine(["A zero.", "Bad. Revision is needed.", "one two three four"])
+    chain = run_chain(engine, "Q", RevisionPolicy(1, 1), mode="turns", budgets=Budgets(revision=3))
+    assert chain.final == "A zero."
+    assert chain.status == "revision 1 was cut off: its token budget was used up; 1 revision was enforced, 0 made"

@@ -125,7 +125,7 @@ class Draft:
 
     def finish(self, ending: Ending) -> Chain:
         """The chain as it stands, ended thus; its status says so if fewer revisions than enforced were made."""
-        made, enforced = self.num_revisions, self.policy.min_revisions
+        made, enforced = sum(step.answer_finished for step in self.steps[1:]), self.policy.min_revisions
         status = ending.status
         if made < enforced:
             status += f"; {enforced} revision{'s were' if enforced > 1 else ' was'} enforced, {made} made"
