@@ -11,7 +11,7 @@ from selfee.chain.policy import RevisionPolicy
 from selfee.chain.prompts import GUIDED_PROMPTS, PROMPT_SETS
 from selfee.chain.record import from_json, to_json
 from selfee.chain.run import MODES, ChainStream, Mode, choose_mode, run_chain, stream_chain
-from selfee.chain.selectors import highest_score, least_doubted
+from selfee.chain.selectors import Selector, highest_score, least_doubted
 from selfee.chain.types import Chain, ChainEnd, ChainFinished, CutReason, Event, Section, SectionEnd, SectionStart
 from selfee.engines.base import ChatRequest, Chunk, Request, SamplingParams
 from selfee.engines.scripted import Reply, ScriptedEngine
@@ -251,6 +251,14 @@ def test_the_least_doubted_attempt_is_chosen_by_the_verdicts_probabilities() -> 
     )
     chain = run_chain(engine, "Q", mode="guided", selector=least_doubted)
     assert (chain.selected, chain.final) == (2, "C")
+
+
+@pytest.mark.parametrize("selector", [highest_score, least_doubted])
+def test_an_empty_answer_is_never_selected(selector: Selector) -> None:
+    scores = iter([[-1.0, -1.5], [-9.0, -1.0]])
+    engine = ScriptedEngine(["A", "Poor, 2/10.", "", "Good, 9/10."], scores=lambda prompt, choices: next(scores))
+    chain = run_chain(engine, "Q", mode="turns", selector=selector)
+    assert (chain.num_revisions, chain.final) == (1, "A")
 
 
 def test_selectors_without_anything_to_go_by_leave_the_last_finished_answer() -> None:

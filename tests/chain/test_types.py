@@ -23,6 +23,12 @@ def test_if_nothing_was_finished_the_beginning_is_delivered_and_marked() -> None
     assert Chain(WHY, (), ChainEnd.CUT_OFF).num_revisions == 0
 
 
+def test_an_empty_revision_never_replaces_an_answer() -> None:
+    chain = Chain(WHY, (Step("A.", "F"), Step(" \n", "F")), ChainEnd.ACCEPTED)
+    assert (chain.delivered, chain.final) == (0, "A.")
+    assert Chain(WHY, (Step(""),), ChainEnd.ACCEPTED).delivered is None
+
+
 def test_a_selected_answer_is_delivered() -> None:
     assert Chain(WHY, (Step("A", "F"), Step("B")), ChainEnd.ACCEPTED, selected=0).final == "A"
 

@@ -232,6 +232,18 @@ def test_an_answer_that_was_never_finished_is_exit_code_1_and_its_beginning_is_p
     assert "no answer was finished" in done.stderr
 
 
+def test_an_empty_revision_leaves_the_answer_before_it(tmp_path: Path) -> None:
+    script = write_script(tmp_path / "s.jsonl", [reply(FIRST), reply(CRITICAL), reply(""), reply(CONTENT)])
+    assert Shell(tmp_path).run("ask", "-m", script, QUESTION).stdout == FIRST + "\n"
+
+
+def test_a_model_that_says_nothing_is_exit_code_1(tmp_path: Path) -> None:
+    script = write_script(tmp_path / "s.jsonl", [reply(""), reply(CONTENT)])
+    done = Shell(tmp_path).run("ask", "-m", script, QUESTION, "--quiet", check=1)
+    assert done.stdout == ""
+    assert "the model wrote no answer" in done.stderr
+
+
 def test_a_chain_cut_off_after_a_finished_answer_is_exit_code_0_and_says_so(tmp_path: Path) -> None:
     script = write_script(tmp_path / "s.jsonl", [reply(FIRST), reply(CRITICAL), reply("one two three four five")])
     words = ("ask", "-m", script, QUESTION, "--max-revision-tokens", "3", "--show", "final")

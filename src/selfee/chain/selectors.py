@@ -25,7 +25,7 @@ def highest_score(chain: Chain) -> int | None:
     scores = {
         number: score
         for number, step in enumerate(chain.steps)
-        if step.answer_finished and (score := find_score(step.overruled or step.feedback or "")) is not None
+        if step.is_deliverable and (score := find_score(step.overruled or step.feedback or "")) is not None
     }
     return max(scores, key=lambda number: (scores[number], number), default=None)
 
@@ -35,7 +35,7 @@ def least_doubted(chain: Chain) -> int | None:
     doubts = {
         number: step.verdict.probability
         for number, step in enumerate(chain.steps)
-        if step.answer_finished and step.verdict is not None and step.verdict.probability is not None
+        if step.is_deliverable and step.verdict is not None and step.verdict.probability is not None
     }
     return min(doubts, key=lambda number: (doubts[number], -number), default=None)
 
@@ -43,9 +43,9 @@ def least_doubted(chain: Chain) -> int | None:
 def select(chain: Chain, selector: Selector) -> int | None:
     """Ask a selector and check its choice. Raises UsageError if it names no finished answer."""
     number = selector(chain)
-    if number is not None and not (0 <= number < len(chain.steps) and chain.steps[number].answer_finished):
+    if number is not None and not (0 <= number < len(chain.steps) and chain.steps[number].is_deliverable):
         raise UsageError(
-            f"selector: chose answer {number} of {len(chain.steps)}; expected the number of a finished one"
+            f"selector: chose answer {number} of {len(chain.steps)}; expected the number of a finished one that is not empty"
         )
     return number
 

@@ -83,6 +83,11 @@ class Step:
     answer_cost: Cost | None = field(default=None, compare=False)
     feedback_cost: Cost | None = field(default=None, compare=False)
 
+    @property
+    def is_deliverable(self) -> bool:
+        """Whether its answer is finished and says anything."""
+        return self.answer_finished and bool(self.answer.strip())
+
 
 class ChainEnd(enum.Enum):
     """Why a chain ended."""
@@ -125,10 +130,13 @@ class Chain:
 
     @property
     def delivered(self) -> int | None:
-        """The step whose answer is delivered: the selected, else the last finished one; None if none is finished."""
+        """The step whose answer is delivered: the selected, else the last finished one that says anything.
+
+        None if there is none.
+        """
         if self.selected is not None:
             return self.selected
-        return max((number for number, step in enumerate(self.steps) if step.answer_finished), default=None)
+        return max((number for number, step in enumerate(self.steps) if step.is_deliverable), default=None)
 
     @property
     def final(self) -> str:

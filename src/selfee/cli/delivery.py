@@ -51,7 +51,10 @@ def deliver_chain(stream: ChainStream, wish: Wish, stdout: Screen, stderr: Scree
         raise
     _print(stream.chain, wish, stdout, stderr)
     if stream.chain.delivered is None:
-        raise EngineError(f"{stream.chain.status}; no answer was finished; what there is of it was printed")
+        found = "no answer was finished; what there is of it was printed"
+        if not stream.chain.final.strip():
+            found = "the model wrote no answer"
+        raise EngineError(f"{stream.chain.status}; {found}")
     if not stream.chain.is_complete and view is None and not wish.is_quiet:
         stderr.write(for_terminal(stream.chain.status) + "\n")
 
