@@ -45,7 +45,7 @@ def select(chain: Chain, selector: Selector) -> int | None:
     number = selector(chain)
     if number is not None and not (0 <= number < len(chain.steps) and chain.steps[number].is_deliverable):
         raise UsageError(
-            f"selector: chose answer {number} of {len(chain.steps)}; expected the number of a finished one that is not empty"
+            f"selector: chose answer {number} of {len(chain.steps)}; expected that of a finished one with words"
         )
     return number
 
