@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from selfee.chain.format import render_steps
@@ -35,13 +34,13 @@ def deliver_chain(stream: ChainStream, wish: Wish, stdout: Screen, stderr: Scree
             if view is not None:
                 view.show(event)
             if wish.form == "jsonl":
-                _print_json(plain_event(event), stdout)
+                stdout.write_json(plain_event(event))
     except KeyboardInterrupt:
         stream.close()
         if view is not None:
             view.interrupt(stream.chain)
         if wish.form == "jsonl":
-            _print_json(plain_event(ChainFinished(stream.chain)), stdout)
+            stdout.write_json(plain_event(ChainFinished(stream.chain)))
         if stream.chain.delivered is not None or wish.form == "json":
             _print(stream.chain, wish, stdout, stderr)
         raise
@@ -62,7 +61,7 @@ def deliver_chain(stream: ChainStream, wish: Wish, stdout: Screen, stderr: Scree
 def _print(chain: Chain, wish: Wish, stdout: Screen, stderr: Screen) -> None:
     """The result in the form wished for; nothing where nothing was made."""
     if wish.form == "json":
-        _print_json(to_json(chain), stdout)
+        stdout.write_json(to_json(chain))
     elif wish.form == "raw":
         text = render_steps(chain.steps, check=False)
         stdout.write((for_terminal(text) if stdout.is_terminal else text) + "\n" if text else "")
@@ -73,7 +72,3 @@ def _print(chain: Chain, wish: Wish, stdout: Screen, stderr: Screen) -> None:
         if wish.shows_chain and stderr.is_terminal:
             stderr.write(final_rule(stderr))
         stdout.write(wrapped(chain.final, stdout.width) + "\n")
-
-
-def _print_json(value: object, stdout: Screen) -> None:
-    stdout.write(json.dumps(value, ensure_ascii=False) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -67,7 +66,7 @@ def inspect(
             value["tensor_list"] = [
                 {"name": name, "type": kind, "shape": list(shape), "bytes": size} for name, kind, shape, size in listed
             ]
-        stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+        stdout.write_json(value, indent=2)
         return
     stdout.write(_describe(summary, stdout))
     if tensors:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import Annotated, Any
@@ -37,7 +36,7 @@ def list_models(
     stdout = screen_of(sys.stdout, color)
     rows = _rows(model_store(os.environ).models())
     if as_json:
-        stdout.write(json.dumps(rows, ensure_ascii=False, indent=2) + "\n")
+        stdout.write_json(rows, indent=2)
         return
     stdout.write(_table(rows, stdout))
 
@@ -64,7 +63,7 @@ def pull(
     model = model_store(os.environ).pull(require_remote(name), display, again=again)
     stdout = screen_of(sys.stdout, color)
     if as_json:
-        stdout.write(json.dumps(_row(model), ensure_ascii=False) + "\n")
+        stdout.write_json(_row(model))
     else:
         stdout.write(f"{for_terminal(str(model.path))}\n")
         if not quiet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import json
 import os
 import shutil
 import sys
@@ -58,6 +59,15 @@ class Screen:
             raise ResourceError(
                 f"{name}: cannot be written ({error.strerror or error}); expected room for it"
             ) from error
+
+    def write_json(self, value: object, indent: int | None = None) -> None:
+        """Write a value as JSON; it escapes what the stream cannot encode, so that no character is lost."""
+        text = json.dumps(value, ensure_ascii=False, indent=indent)
+        try:
+            text.encode(self.stream.encoding or "utf-8")
+        except UnicodeEncodeError:
+            text = json.dumps(value, indent=indent)
+        self.write(text + "\n")
 
     def style(self, text: str, *names: str) -> str:
         """``text`` in colour, where there is colour."""
