@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cli.story import CONTENT, CRITICAL, FIRST, ONE_REVISION, QUESTION, SECOND, Shell, reply, write_script
@@ -230,6 +231,31 @@ def test_an_answer_that_was_never_finished_is_exit_code_1_and_its_beginning_is_p
     done = Shell(tmp_path).run("ask", "-m", script, QUESTION, "--max-answer-tokens", "3", check=1)
     assert done.stdout == "one two three\n"
     assert "no answer was finished" in done.stderr
+
+
+def strict_json(text: str) -> dict[str, Any]:
+    """Reads JSON, and nothing that only Python takes for JSON."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    value: dict[str, Any] = json.loads(text, parse_constant=refuse)
+    return value
+
+
+def test_a_banned_token_is_recorded_as_json(shell: Shell) -> None:
+    row = strict_json(shell.run("ask", QUESTION, "--json", "--logit-bias", "5=-inf,7=1").stdout)
+    assert row["settings"]["params"]["logit_bias"] == {"5": "-inf", "7": 1.0}
+
+
+@pytest.mark.parametrize("form", ["--json", "--jsonl"])
+def test_json_keeps_every_character_whatever_the_locale(tmp_path: Path, form: str) -> None:
+    said = "Zwölf Körbe 籃子 \ud800."
+    script = write_script(tmp_path / "s.jsonl", [reply(said), reply(CONTENT)])
+    done = Shell(tmp_path, encoding="ascii").run("ask", "-m", script, "Wie viele Körbe?", form)
+    row = strict_json(done.stdout.splitlines()[-1])
+    row = row.get("chain", row)
+    assert (row["instruction"], row["final"]) == ("Wie viele Körbe?", said)
 
 
 def test_an_empty_revision_leaves_the_answer_before_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -44,3 +45,10 @@ def test_parameters_out_of_range_are_refused(fields: dict[str, Any]) -> None:
 def test_something_that_is_no_engine_has_no_abilities() -> None:
     assert chat_of(object()) is None
     assert scoring_of(object()) is None
+
+
+@pytest.mark.parametrize("bias", [math.nan, math.inf])
+def test_a_bias_that_no_sampler_could_add_is_refused(bias: float) -> None:
+    with pytest.raises(UsageError, match="for token 5"):
+        SamplingParams(logit_bias={5: bias})
+    assert SamplingParams(logit_bias={5: -math.inf}).logit_bias[5] == -math.inf

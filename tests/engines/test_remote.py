@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -153,10 +154,10 @@ def test_samplers_that_not_all_servers_know_are_sent_only_when_asked_for(
     httpserver: HTTPServer, engine: RemoteEngine
 ) -> None:
     script = completions(httpserver, lambda _: sse(piece("x", "stop"), DONE))
-    ask(engine, params=SamplingParams(top_k=5, repeat_penalty=1.3, logit_bias={17: -100.0}))
+    ask(engine, params=SamplingParams(top_k=5, repeat_penalty=1.3, logit_bias={17: -math.inf, 4: 1.5}))
     body = script.bodies[0]
     assert (body["top_k"], body["repeat_penalty"], body["repetition_penalty"]) == (5, 1.3, 1.3)
-    assert body["logit_bias"] == {"17": -100.0}
+    assert body["logit_bias"] == {"17": -100.0, "4": 1.5}
     assert "mirostat" not in body
     assert "stop" not in body
 

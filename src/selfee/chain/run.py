@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -222,7 +223,10 @@ def _settings(
 ) -> dict[str, object]:
     """Everything that shaped a chain, as plain JSON values."""
     sampling = asdict(params) | {
-        "logit_bias": {str(token): bias for token, bias in params.logit_bias.items()},
+        # JSON has no word for -inf, which bans a token.
+        "logit_bias": {
+            str(token): bias if math.isfinite(bias) else str(bias) for token, bias in params.logit_bias.items()
+        },
         "samplers": list(params.samplers),
     }
     settings: dict[str, object] = {

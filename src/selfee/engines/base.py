@@ -7,6 +7,7 @@ nothing of files (that is ``selfee.weights``). Closing the iterator that ``strea
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -48,7 +49,7 @@ class SamplingParams:
     mirostat: int = 0  # 0 = off, 1 or 2 = mirostat version; replaces top-k, tail-free, typical, top-p, min-p
     mirostat_tau: float = 5.0  # mirostat: target surprise in bits
     mirostat_eta: float = 0.1  # mirostat: learning rate
-    logit_bias: Mapping[int, float] = field(default_factory=dict)  # token id -> added to its logit
+    logit_bias: Mapping[int, float] = field(default_factory=dict)  # token id -> added to its logit; -inf bans it
     seed: int | None = None  # None = a fresh random seed, reported in Usage.seed
     samplers: Sequence[str] = SAMPLER_ORDER  # the order in which samplers are applied
 
@@ -74,6 +75,9 @@ class SamplingParams:
             raise UsageError(f"top_k: {self.top_k} is negative; expected 0 (all tokens) or more")
         if self.repeat_last_n < -1:
             raise UsageError(f"repeat_last_n: {self.repeat_last_n}; expected -1 (whole context), 0 (off) or more")
+        for token, bias in self.logit_bias.items():
+            if not bias < math.inf:  # also false for NaN
+                raise UsageError(f"logit_bias: {bias} for token {token}; expected a number or -inf")
         unknown = [name for name in self.samplers if name not in SAMPLER_ORDER]
         if unknown:
             raise UsageError(f"samplers: unknown '{unknown[0]}'; expected names from {', '.join(SAMPLER_ORDER)}")

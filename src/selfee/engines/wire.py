@@ -80,7 +80,8 @@ def sampling_fields(params: SamplingParams) -> dict[str, Any]:
     if params.seed is not None:
         fields["seed"] = params.seed
     if params.logit_bias:
-        fields["logit_bias"] = {str(token): bias for token, bias in params.logit_bias.items()}
+        # -100 is the least that servers take, and bans a token as well as -inf, which JSON cannot say.
+        fields["logit_bias"] = {str(token): max(bias, -100.0) for token, bias in params.logit_bias.items()}
     default = SamplingParams()
     names = {
         "frequency_penalty": ("frequency_penalty",),
