@@ -48,6 +48,7 @@ def run(command: list[str], workplace: Path) -> subprocess.CompletedProcess[str]
         "PATH": f"{workplace / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "SELFEE_MODEL": f"script:{workplace / 'replies.jsonl'}",
         "SELFEE_MODELS": str(workplace / "models"),
+        "SELFEE_SEED": "1",  # a random model may never end its answer
     }
     return subprocess.run(
         command, cwd=workplace, env=environment, capture_output=True, text=True, timeout=120, check=False
