@@ -296,6 +296,12 @@ def test_a_name_nearly_right_gets_a_hint() -> None:
         require_remote("smollm-135m")
 
 
+@pytest.mark.parametrize("text", ["localhost:8080/v1", "10.0.0.7:8000", "gpu-3.example.org:80/v1#m"])
+def test_a_server_without_its_http_gets_a_hint(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match="a server's address begins with http://"):
+        store_at(tmp_path).resolve(text)
+
+
 @pytest.mark.parametrize(
     ("text", "model"),
     [

@@ -91,4 +91,6 @@ def unknown_model(text: str) -> UsageError:
     """The error for a name that nothing answers to."""
     close = difflib.get_close_matches(text.lower(), BUILTIN_MODELS, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
+    if re.match(r"[\w.-]+:\d+(?:/|$)", text):
+        hint = "; a server's address begins with http:// or https://"
     return UsageError(f"{text[:200]!r}: no such file, and no name of a model; {MODEL_FORMS}{hint}")
