@@ -236,6 +236,15 @@ def test_settings_and_seed_are_recorded() -> None:
     assert chain.settings["budgets"] == {"answer": 1024, "feedback": 256, "revision": 1024}
     assert chain.settings["selector"] == "last_finished"
     assert chain.settings["stop"] == ["END"]
+    assert "context_length" not in chain.settings  # not known of this engine
+    assert "reference" not in chain.settings
+
+
+def test_whatever_else_shapes_a_chain_is_recorded() -> None:
+    engine = ScriptedEngine(["A.", "Good. Revision is not needed."], context_length=900)
+    chain = run_chain(engine, "Q", mode="turns", prompts="selfee-code", reference="A good answer.")
+    assert chain.settings["context_length"] == 900
+    assert chain.settings["reference"] == "A good answer."
 
 
 @pytest.mark.parametrize("mode", DRIVERS)

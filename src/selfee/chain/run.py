@@ -115,7 +115,7 @@ def stream_chain(
         seed=seed,
         mode=options.mode,
         engine=str(getattr(engine, "name", type(engine).__name__)),
-        settings=_settings(policy, replace(params, seed=seed), options, driver.prompts_name),
+        settings=_settings(engine, policy, replace(params, seed=seed), options, driver.prompts_name),
     )
     return ChainStream(draft, _guard(draft, driver.events(draft, Asker(engine, params, seed)), selector))
 
@@ -219,7 +219,7 @@ def _find_guided(prompts: PromptSet | GuidedPrompt | str | None) -> GuidedPrompt
 
 
 def _settings(
-    policy: RevisionPolicy, params: SamplingParams, options: Options, prompts: str | None
+    engine: object, policy: RevisionPolicy, params: SamplingParams, options: Options, prompts: str | None
 ) -> dict[str, object]:
     """Everything that shaped a chain, as plain JSON values."""
     sampling = asdict(params) | {
@@ -235,9 +235,13 @@ def _settings(
         "budgets": asdict(options.budgets),
         "selector": getattr(options.selector, "__name__", str(options.selector)),
     }
-    if options.stop:
-        settings["stop"] = list(options.stop)
-    return settings | ({"prompts": prompts} if prompts else {})
+    optional = {
+        "stop": list(options.stop),
+        "prompts": prompts,
+        "reference": options.reference,
+        "context_length": getattr(engine, "context_length", None),
+    }
+    return settings | {name: value for name, value in optional.items() if value}
 
 
 def _guard(draft: Draft, events: Generator[Event, None, Ending], selector: Selector) -> Generator[Event, None, None]:
