@@ -233,6 +233,23 @@ def test_an_answer_that_was_never_finished_is_exit_code_1_and_its_beginning_is_p
     assert "no answer was finished" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("variables", "flags", "enforced"),
+    [
+        ({"SELFEE_MIN_REVISIONS": "2", "SELFEE_MAX_REVISIONS": "4"}, ("-r", "1"), (1, 1)),
+        ({"SELFEE_REVISIONS": "2"}, ("--min-revisions", "1"), (1, 3)),
+        ({"SELFEE_REVISIONS": "2"}, ("--max-revisions", "1"), (0, 1)),
+        ({"SELFEE_MAX_REVISIONS": "4"}, ("--min-revisions", "1"), (1, 4)),
+    ],
+)
+def test_a_flag_for_revisions_wins_over_every_variable(
+    shell: Shell, variables: dict[str, str], flags: tuple[str, ...], enforced: tuple[int, int]
+) -> None:
+    shell.variables |= variables
+    policy = json.loads(shell.run("ask", QUESTION, "--json", *flags).stdout)["settings"]["policy"]
+    assert (policy["min_revisions"], policy["max_revisions"]) == enforced
+
+
 def strict_json(text: str) -> dict[str, Any]:
     """Reads JSON, and nothing that only Python takes for JSON."""
 

@@ -175,7 +175,7 @@ def ask(
 
     if as_json and as_jsonl:
         raise UsageError("--json and --jsonl: both given; expected one of them")
-    policy = revision_policy(revisions, min_revisions, max_revisions)
+    policy = revision_policy(*_revisions(call))
     stdout, stderr = screen_of(sys.stdout, color), screen_of(sys.stderr, color)
 
     def notify(text: str) -> None:
@@ -209,6 +209,14 @@ def revision_policy(exactly: int | None, at_least: int | None, at_most: int | No
     if at_most is None and defaults.max_revisions is not None:
         at_most = max(defaults.max_revisions, least)
     return RevisionPolicy(least, at_most)
+
+
+def _revisions(call: typer.Context) -> list[int | None]:
+    """--revisions, --min-revisions and --max-revisions; a variable that contradicts a flag is left out."""
+    names = ("revisions", "min_revisions", "max_revisions")
+    sources = {name: call.get_parameter_source(name) for name in names}
+    kinds = {name == "revisions" for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+    return [None if kinds and (name == "revisions") not in kinds else call.params[name] for name in names]
 
 
 def _suited(
