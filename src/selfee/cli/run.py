@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -80,7 +81,8 @@ def _complain(message: str) -> None:
         sys.stdout.flush()
     except OSError:
         _drop_output()
-    sys.stderr.write(f"selfee: {for_terminal(' '.join(message.split()))}\n")
+    with contextlib.suppress(OSError):  # nobody reads it: the exit code says enough
+        sys.stderr.write(f"selfee: {for_terminal(' '.join(message.split()))}\n")
 
 
 def _drop_output() -> None:
