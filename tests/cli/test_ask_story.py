@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -10,6 +11,7 @@ import select
 import shlex
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from tests.tiny import make_tiny
 
 from selfee.chain.prompts import find_prompts
 from selfee.chain.record import from_json
+from selfee.cli.run import run
 from selfee.engines.base import ChatRequest
 from selfee.engines.scripted import ScriptedEngine
 
@@ -215,6 +218,24 @@ def test_wrong_words_and_bad_files_are_one_paragraph_and_exit_code_2(
 def test_nul_bytes_in_a_question_are_refused_and_bad_utf8_is_replaced(shell: Shell) -> None:
     assert "NUL" in shell.run("ask", stdin=b"a\0b", check=2).stderr
     assert json.loads(shell.run("ask", "--json", stdin=b"a\xffb").stdout)["instruction"] == "a\ufffdb"
+
+
+def test_words_that_the_locale_could_not_decode_are_read_as_utf8(shell: Shell) -> None:
+    typed = "Körbe".encode().decode("ascii", errors="surrogateescape") + "\udcff"  # as Python hands them over
+    row = json.loads(shell.run("ask", typed, "--input", typed, "--json").stdout)
+    assert (row["instruction"], row["input"]) == ("Körbe\ufffd", "Körbe\ufffd")
+
+
+class _Gone(io.StringIO):
+    """Standard error whose reader has gone away."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def test_an_error_that_nobody_reads_keeps_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", _Gone())
+    assert run(["ask", "--no-such-flag"]) == 2
 
 
 def test_an_engine_that_fails_is_exit_code_1_and_a_finished_answer_is_delivered(tmp_path: Path) -> None:

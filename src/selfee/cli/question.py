@@ -30,14 +30,19 @@ def read_question(
     parts = ["" if input_text == STDIN else piped]
     if file is not None and str(file) != STDIN:
         parts.append(_read_file(file))
-    parts.append(" ".join(word for word in words if word != STDIN))
+    parts.append(_typed(" ".join(word for word in words if word != STDIN)))
     text = "\n\n".join(part.strip("\n") for part in parts if part.strip())
     if not text.strip():
         raise UsageError(
             'no question; expected words, a file or standard input; try: selfee ask "Why is the sky blue?"'
         )
-    context = piped if input_text == STDIN else (input_text or "")
+    context = piped if input_text == STDIN else _typed(input_text or "")
     return Instruction(text, context.strip("\n"))
+
+
+def _typed(text: str) -> str:
+    """Words of the command line; their bytes are UTF-8, also where the locale did not say so."""
+    return text.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")
 
 
 def _read(stdin: TextIO, notify: Callable[[str], None]) -> str:
