@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <system_error>
 
 namespace selfee {
 namespace {
@@ -21,18 +22,24 @@ void pause() {
 }  // namespace
 
 ThreadPool::ThreadPool(int threads) : threads_(std::max(1, threads)), process_(getpid()) {
-    for (int thread = 1; thread < threads_; ++thread) workers_.emplace_back([this, thread] { work(thread); });
+    workers_.reserve(size_t(threads_ - 1));
+    try {
+        for (int thread = 1; thread < threads_; ++thread) workers_.emplace_back([this, thread] { work(thread); });
+    } catch (const std::system_error&) {  // the system gives no more; results are the same with fewer
+        threads_ = int(workers_.size()) + 1;
+    }
 }
 
 ThreadPool::~ThreadPool() {
-    if (getpid() != process_) {  // a fork: the threads are not here, and their handles can neither be joined nor dropped
-        new std::vector<std::thread>(std::move(workers_));
+    if (getpid() != process_) {  // a fork: the threads are not here, so nothing that knows of them can be ended
+        new std::vector<std::thread>(std::move(workers_));  // can neither be joined nor dropped
+        sleep_.release();  // to destroy a condition waits for those who sleep on it, here for ever
         return;
     }
     stop_ = true;
     {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        wake_.notify_all();
+        const std::lock_guard<std::mutex> lock(sleep_->mutex);
+        sleep_->wake.notify_all();
     }
     for (auto& worker : workers_) worker.join();
 }
@@ -47,8 +54,8 @@ void ThreadPool::run(int64_t count, int64_t grain, void* context, Call call) {
     next_.store(0, std::memory_order_relaxed);
     state_.store(((state_.load() >> 32) + 1) << 32 | kOpen);
     if (sleepers_.load() > 0) {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        wake_.notify_all();
+        const std::lock_guard<std::mutex> lock(sleep_->mutex);
+        sleep_->wake.notify_all();
     }
     take_parts(0);
     // Threads that have not entered by now find the loop closed: nobody waits for one that the system has put aside.
@@ -89,9 +96,9 @@ uint64_t ThreadPool::wait_for_loop(uint64_t last_seen) {
         if (ready()) return state_.load() >> 32;
         pause();
     }
-    std::unique_lock<std::mutex> lock(mutex_);
+    std::unique_lock<std::mutex> lock(sleep_->mutex);
     sleepers_.fetch_add(1);
-    wake_.wait(lock, [&] { return stop_.load() || ready(); });
+    sleep_->wake.wait(lock, [&] { return stop_.load() || ready(); });
     sleepers_.fetch_sub(1);
     return stop_ ? 0 : state_.load() >> 32;
 }

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <type_traits>
@@ -14,7 +15,7 @@ namespace selfee {
 
 class ThreadPool {
 public:
-    // `threads` counts the calling thread: 1 makes no others.
+    // `threads` counts the calling thread: 1 makes no others. Where the system refuses one, there are fewer.
     explicit ThreadPool(int threads);
     ~ThreadPool();
     ThreadPool(const ThreadPool&) = delete;
@@ -55,8 +56,11 @@ private:
     alignas(64) std::atomic<uint64_t> state_{0};
     alignas(64) std::atomic<int> sleepers_{0};
     std::atomic<bool> stop_{false};
-    std::mutex mutex_;
-    std::condition_variable wake_;
+    struct Sleep {
+        std::mutex mutex;
+        std::condition_variable wake;
+    };
+    std::unique_ptr<Sleep> sleep_ = std::make_unique<Sleep>();
 };
 
 }  // namespace selfee

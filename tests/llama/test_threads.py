@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -61,3 +64,44 @@ def test_two_models_compute_at_the_same_time(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert found == [[expected[0]] * 5, [expected[1]] * 5]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_drops_a_model_whose_threads_it_did_not_inherit(tmp_path: Path) -> None:
+    model = Model.load(make_tiny(tmp_path / "tiny.gguf"), threads=3)
+    model.new_session().forward([1, 2, 3])
+    time.sleep(0.1)  # its threads sleep
+    child = os.fork()
+    if child == 0:
+        del model
+        os._exit(0)
+    for _ in range(500):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.01)
+    else:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    assert ended, "the child hangs"
+    assert status == 0
+
+
+_CROWDED = """
+import resource, sys
+from selfee.llama.model import Model
+Model.load(sys.argv[1], threads=1).new_session().forward([1, 2, 3])
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20),) * 2)  # room for some stacks, not for all
+model = Model.load(sys.argv[1], threads=500)
+print(model.new_session().forward([1, 2, 3]).argmax())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
+def test_where_the_system_refuses_threads_the_model_works_with_fewer(tmp_path: Path) -> None:
+    path = make_tiny(tmp_path / "tiny.gguf")
+    with Model.load(path, threads=1) as model:
+        expected = model.new_session().forward([1, 2, 3]).argmax()
+    ran = subprocess.run([sys.executable, "-c", _CROWDED, str(path)], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"{expected}\n", "")
