@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -303,6 +305,30 @@ def test_native_code_refuses_tensors_that_do_not_fit_even_if_nobody_else_did() -
         make({}, kv_heads=3)
     with pytest.raises(ValueError, match="a size is not within"):
         make({}, width=1 << 40)
+
+
+def test_kernels_built_from_other_sources_are_not_taken_for_a_damaged_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selfee import _native
+
+    def older(layers: int, width: int) -> None:
+        """What the constructor of Model may have been like in earlier sources."""
+
+    monkeypatch.setattr(_native, "Model", older)
+    with pytest.raises(SelfeeError, match=r"do not fit the Python files; .* run `make setup`") as caught:
+        Model.load(make_tiny(tmp_path / "tiny.gguf"), threads=1)
+    assert not isinstance(caught.value, BadFileError)
+
+
+def test_an_unknown_instruction_set_is_a_wrong_argument_and_not_a_damaged_file(tmp_path: Path) -> None:
+    path = make_tiny(tmp_path / "tiny.gguf")
+    program = "import sys; from selfee.llama.model import Model; Model.load(sys.argv[1])"
+    environment = os.environ | {"SELFEE_ISA": "abacus", "PYTHONPATH": os.pathsep.join(sys.path)}
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(path)], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert "UsageError: SELFEE_ISA: instruction set 'abacus'" in ran.stderr.splitlines()[-1]
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")

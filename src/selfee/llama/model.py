@@ -15,7 +15,7 @@ import numpy.typing as npt
 from selfee.errors import BadFileError, ContextOverflowError, ResourceError, SelfeeError, UsageError
 from selfee.llama.config import LlamaConfig
 from selfee.weights.checkpoint import Checkpoint, open_checkpoint
-from selfee.weights.quantize import dequantize
+from selfee.weights.quantize import dequantize, isa
 
 if TYPE_CHECKING:
     from selfee import _native as native_types
@@ -197,6 +197,7 @@ def _native() -> ModuleType:
 
 
 def _bind(checkpoint: Checkpoint, config: LlamaConfig, threads: int, packed: bool) -> native_types.Model:
+    isa()  # a wrong SELFEE_ISA is the user's mistake, not the file's
     tensors: dict[str, object] = {}
     for name, tensor in checkpoint.tensors.items():
         blocks = checkpoint.read(name)
@@ -222,7 +223,12 @@ def _bind(checkpoint: Checkpoint, config: LlamaConfig, threads: int, packed: boo
         raise ResourceError(
             f"{checkpoint.path}: not enough memory for a packed copy of the weights; load the model without it"
         ) from error
-    except (ValueError, RuntimeError, TypeError) as error:
+    except (AttributeError, TypeError) as error:
+        raise SelfeeError(
+            "selfee._native: the compiled kernels do not fit the Python files; expected both from the same sources; "
+            "run `make setup` in a checkout, or install selfee again with pip"
+        ) from error
+    except (ValueError, RuntimeError) as error:
         raise BadFileError(
             f"{checkpoint.path}: tensors do not fit the configuration: {error}; the file is damaged; fetch it again"
         ) from error
