@@ -247,6 +247,12 @@ def test_banning_every_token_is_an_error(changes: dict[str, Any]) -> None:
         {"temperature": math.nan},
         {"repeat_penalty": 0.0},
         {"mirostat": 3},
+        {"min_p": 1.5},
+        {"min_p": math.inf},
+        {"typical_p": -0.5},
+        {"typical_p": math.nan},
+        {"top_p": math.nan},
+        {"tail_free_z": -1.0},
     ],
     ids=str,
 )

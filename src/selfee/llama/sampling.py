@@ -55,6 +55,9 @@ class SamplerConfig:
                 f"temperature {self.temperature}, repeat_penalty {self.repeat_penalty}, mirostat {self.mirostat}; "
                 "expected at least 0, above 0, and one of 0, 1, 2"
             )
+        for name in ("top_p", "min_p", "typical_p", "tail_free_z"):
+            if not 0 <= getattr(self, name) <= 1:  # also for NaN; outside, a step would keep no token at all
+                raise UsageError(f"{name}: {getattr(self, name)} is out of range; expected 0 to 1")
         for token, bias in self.logit_bias.items():
             if math.isnan(bias) or bias == math.inf:
                 raise UsageError(f"logit_bias: {bias} for token {token}; expected a number or -inf")
