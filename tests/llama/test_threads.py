@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from tests.tiny import make_tiny
 
+from selfee.errors import UsageError
 from selfee.llama.model import Model
 from selfee.weights.quants import QuantType
 
@@ -64,6 +65,28 @@ def test_two_models_compute_at_the_same_time(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert found == [[expected[0]] * 5, [expected[1]] * 5]
+
+
+def test_a_session_in_use_by_one_thread_refuses_another_and_keeps_what_it_computed(tmp_path: Path) -> None:
+    model = Model.load(make_tiny(tmp_path / "tiny.gguf", n_layer=8, n_ctx=4000), threads=1)
+    session = model.new_session()
+    tokens = [token % 200 for token in range(3000)]
+    refused = []
+    worker = threading.Thread(target=session.forward, args=(tokens,))
+    worker.start()
+    while worker.is_alive():
+        try:
+            session.truncate(0)
+        except UsageError as error:
+            refused.append(str(error))
+        time.sleep(0.01)
+        if refused:
+            with pytest.raises(UsageError, match="another thread"):
+                session.forward([1])
+            break
+    worker.join()
+    assert refused
+    assert session.length == 3000
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Literal, Self
@@ -132,6 +133,7 @@ class Session:
     def __init__(self, model: Model, native_model: native_types.Model) -> None:
         """Use ``Model.new_session``."""
         self._model = model
+        self._busy = threading.Lock()
         try:
             self._native: native_types.Session = _native().Session(native_model, model.context_length)
         except MemoryError as error:
@@ -153,16 +155,34 @@ class Session:
 
     def truncate(self, length: int) -> None:
         """Keep the first ``length`` tokens. Raises UsageError if there are fewer."""
-        if not 0 <= length <= self.length:
-            raise UsageError(f"truncate: {length} tokens to be kept of {self.length}; expected 0 to {self.length}")
-        self._native.truncate(length)
+        with self._alone():
+            if not 0 <= length <= self.length:
+                raise UsageError(f"truncate: {length} tokens to be kept of {self.length}; expected 0 to {self.length}")
+            self._native.truncate(length)
 
     def forward(self, tokens: Sequence[int], logits_for: Literal["last", "all"] = "last") -> npt.NDArray[np.float32]:
         """Evaluate tokens after those held; raw logits [1 or len(tokens), vocabulary].
 
         The bits of a token's logits depend on the tokens up to it, never on how they were divided into calls. Raises
-        ContextOverflowError (nothing is computed then), UsageError for no tokens or one that does not exist.
+        ContextOverflowError (nothing is computed then), UsageError for no tokens or one that does not exist, and while
+        another thread evaluates tokens in this session.
         """
+        with self._alone():
+            return self._forward(tokens, logits_for)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._busy.acquire(blocking=False):
+            raise UsageError(
+                f"{self._model.checkpoint.path}: this session is in use by another thread; expected one thread at a "
+                "time; give each its own (Model.new_session)"
+            )
+        try:
+            yield
+        finally:
+            self._busy.release()
+
+    def _forward(self, tokens: Sequence[int], logits_for: Literal["last", "all"]) -> npt.NDArray[np.float32]:
         ids = np.asarray(tokens, dtype=np.int64)
         vocabulary, room = self._model.config.vocabulary, self.context_length - self.length
         if ids.ndim != 1 or ids.size == 0:
