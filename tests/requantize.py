@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from selfee.weights.checkpoint import TensorInfo, open_checkpoint
+from selfee.weights.checkpoint import TensorInfo
 from selfee.weights.ggml import Hyper
 from selfee.weights.ggml_writer import write_ggml
 from selfee.weights.gguf_writer import TensorData
+from selfee.weights.open import open_checkpoint
 from selfee.weights.quantizers import quantize
 from selfee.weights.quants import QuantType, dequantize
 

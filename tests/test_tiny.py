@@ -9,8 +9,8 @@ import pytest
 from tests.tiny import bpe_vocab, gpt2_alphabet, make_tiny, spm_vocab
 
 from selfee.weights.architecture import check_architecture
-from selfee.weights.checkpoint import open_checkpoint
 from selfee.weights.finite import check_finite
+from selfee.weights.open import open_checkpoint
 from selfee.weights.quants import QuantType, dequantize
 
 READABLE = [type for type in QuantType if type.readable]

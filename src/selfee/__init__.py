@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from selfee.engines.open import open_engine as open_engine
     from selfee.engines.scripted import ScriptedEngine as ScriptedEngine
     from selfee.errors import SelfeeError as SelfeeError
-    from selfee.weights.checkpoint import open_checkpoint as open_checkpoint
+    from selfee.weights.open import open_checkpoint as open_checkpoint
 
 __version__ = "0.1.0"
 
@@ -51,7 +51,7 @@ __getattr__, __dir__ = lazy_names(
         "SamplingParams": "selfee.engines.base",
         "ScriptedEngine": "selfee.engines.scripted",
         "SelfeeError": "selfee.errors",
-        "open_checkpoint": "selfee.weights.checkpoint",
+        "open_checkpoint": "selfee.weights.open",
         "open_engine": "selfee.engines.open",
         "run_chain": "selfee.chain.run",
         "stream_chain": "selfee.chain.run",

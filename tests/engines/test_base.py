@@ -35,7 +35,14 @@ def test_negative_logprobs_and_unknown_roles_are_refused() -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"temperature": -1}, {"top_p": float("nan")}, {"top_k": -1}, {"mirostat": 3}, {"samplers": ["magic"]}],
+    [
+        {"temperature": -1},
+        {"temperature": 1e-300},
+        {"top_p": float("nan")},
+        {"top_k": -1},
+        {"mirostat": 3},
+        {"samplers": ["magic"]},
+    ],
 )
 def test_parameters_out_of_range_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(fields))):

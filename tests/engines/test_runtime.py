@@ -105,6 +105,14 @@ def test_every_container_gives_a_model_that_writes(tmp_path: Path, container: st
         assert last.usage.completion_tokens > 0
 
 
+def test_parameters_larger_than_any_vocabulary_mean_everything(engine: LocalEngine) -> None:
+    requests = [
+        Request("the sky", SamplingParams(seed=1, top_k=top_k, repeat_last_n=last, repeat_penalty=1.2), max_tokens=9)
+        for top_k, last in ((0, -1), (1 << 70, 1 << 70))
+    ]
+    assert text_of(engine, requests[0]) == text_of(engine, requests[1])
+
+
 def test_a_file_without_a_template_says_that_it_cannot_chat(tmp_path: Path) -> None:
     path = make_tiny(tmp_path / "m.bin", container="ggjt3")
     with LocalEngine(load_runtime(path)) as engine:

@@ -24,9 +24,9 @@ import pytest
 
 from selfee.errors import SelfeeError
 from selfee.weights.architecture import check_architecture
-from selfee.weights.checkpoint import open_checkpoint
 from selfee.weights.finite import check_finite
 from selfee.weights.mapped import Cursor
+from selfee.weights.open import open_checkpoint
 from selfee.weights.quants import dequantize
 from selfee.weights.summary import summarize
 

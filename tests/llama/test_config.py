@@ -12,7 +12,7 @@ from tests.tiny import make_tiny
 
 from selfee.errors import BadFileError, UnsupportedFileError
 from selfee.llama.config import LlamaConfig
-from selfee.weights.checkpoint import open_checkpoint
+from selfee.weights.open import open_checkpoint
 
 
 def config_of(tmp_path: Path, **arguments: Any) -> LlamaConfig:

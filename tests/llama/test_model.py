@@ -22,7 +22,7 @@ from tests.tiny import Architecture, make_tiny
 from selfee.errors import BadFileError, ContextOverflowError, SelfeeError, UsageError
 from selfee.llama.model import Model, cache_bytes, memory_needed, physical_cores
 from selfee.llama.reference import ReferenceSession
-from selfee.weights.checkpoint import open_checkpoint
+from selfee.weights.open import open_checkpoint
 from selfee.weights.quants import QuantType
 
 # Largest and root-mean-square difference of logits (of size about 1) from the float32 twin, by what activations are

@@ -18,7 +18,7 @@ from tests.requantize import requantize
 from selfee.llama.generate import Session
 from selfee.llama.model import Model
 from selfee.llama.reference import ReferenceSession
-from selfee.weights.checkpoint import open_checkpoint
+from selfee.weights.open import open_checkpoint
 
 TOKENS = [1, 290, 310, 263, 278, 400, 13, 77, 511, 35, 260, 448, 349, 500, 271, 306]
 

@@ -14,7 +14,7 @@ from selfee.llama.model import Model
 from selfee.llama.reference import ReferenceSession
 from selfee.llama.rope import plain_frequencies, rotate
 from selfee.llama.sampling import Sampler, SamplerConfig
-from selfee.weights.checkpoint import open_checkpoint
+from selfee.weights.open import open_checkpoint
 
 
 def greedy_text(session: Session, pieces: list[bytes], count: int) -> str:

@@ -7,7 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from selfee.weights.checkpoint import Vocab, open_checkpoint
+from selfee.weights.checkpoint import Vocab
+from selfee.weights.open import open_checkpoint
 
 SEPARATOR = "\n__ggml_vocab_test__\n"
 

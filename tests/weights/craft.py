@@ -13,8 +13,8 @@ import pytest
 
 from selfee.errors import BadFileError
 from selfee.weights.architecture import check_architecture
-from selfee.weights.checkpoint import open_checkpoint
 from selfee.weights.gguf import ValueType
+from selfee.weights.open import open_checkpoint
 from selfee.weights.quants import QuantType
 
 

@@ -12,8 +12,9 @@ from tests.weights.craft import refused
 
 from selfee.errors import UnsupportedFileError
 from selfee.weights.architecture import check_architecture, read_dimensions
-from selfee.weights.checkpoint import TensorInfo, open_checkpoint
+from selfee.weights.checkpoint import TensorInfo
 from selfee.weights.gguf_writer import TensorData, write_gguf
+from selfee.weights.open import open_checkpoint
 from selfee.weights.quants import QuantType
 
 ARCHITECTURES: list[Architecture] = ["llama", "qwen2", "qwen3"]

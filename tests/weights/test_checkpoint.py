@@ -16,8 +16,9 @@ from tests.tiny import Container, make_tiny
 from tests.weights.craft import array, gguf, pair, refused, text
 
 from selfee.errors import BadFileError, UnsupportedFileError
-from selfee.weights.checkpoint import Checkpoint, open_checkpoint
+from selfee.weights.checkpoint import Checkpoint
 from selfee.weights.gguf import ValueType
+from selfee.weights.open import open_checkpoint
 from selfee.weights.quants import QuantType, dequantize
 
 CONTAINERS: list[Container] = ["gguf", "gguf2", "gguf1", "ggjt3", "ggjt2", "ggjt1", "ggmf", "ggml"]
@@ -201,7 +202,7 @@ LOW_MEMORY = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (3 << 29, 3 << 29))
 from selfee.errors import BadFileError
-from selfee.weights.checkpoint import open_checkpoint
+from selfee.weights.open import open_checkpoint
 try:
     open_checkpoint(sys.argv[1])
 except BadFileError as error:

@@ -14,11 +14,12 @@ from tests.tiny import make_tiny
 
 from selfee.errors import UsageError
 from selfee.weights.architecture import check_architecture
-from selfee.weights.checkpoint import TensorInfo, open_checkpoint
+from selfee.weights.checkpoint import TensorInfo
 from selfee.weights.ggml import Hyper, feed_forward_length
 from selfee.weights.ggml_writer import write_ggml
 from selfee.weights.gguf import padded
 from selfee.weights.names import gguf_to_ggml
+from selfee.weights.open import open_checkpoint
 from selfee.weights.quants import QuantType
 
 HYPER = Hyper(n_vocab=3, n_embd=64, n_mult=32, n_head=4, n_layer=1, n_rot=16, file_type=0)

@@ -13,8 +13,9 @@ from tests.weights.craft import refused
 
 from selfee.errors import BadFileError, UnsupportedFileError
 from selfee.weights.architecture import check_architecture
-from selfee.weights.checkpoint import TensorInfo, open_checkpoint
+from selfee.weights.checkpoint import TensorInfo
 from selfee.weights.finite import check_finite
+from selfee.weights.open import open_checkpoint
 from selfee.weights.quants import QuantType
 
 FIELDS = ["n_vocab", "n_embd", "n_mult", "n_head", "n_layer", "n_rot", "file_type"]

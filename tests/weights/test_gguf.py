@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from tests.tiny import make_tiny
 
 from selfee.errors import ResourceError, UsageError
-from selfee.weights.checkpoint import open_checkpoint
 from selfee.weights.gguf_writer import TensorData, write_gguf
 from selfee.weights.mapped import StringArray
+from selfee.weights.open import open_checkpoint
 from selfee.weights.quants import QuantType
 
 keys = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(lambda key: key != "general.alignment")

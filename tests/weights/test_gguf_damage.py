@@ -14,8 +14,8 @@ from tests.tiny import make_tiny
 from tests.weights.craft import Described, array, gguf, pair, refused, text, u32
 
 from selfee.errors import BadFileError, UnsupportedFileError
-from selfee.weights.checkpoint import open_checkpoint
 from selfee.weights.gguf import ValueType
+from selfee.weights.open import open_checkpoint
 from selfee.weights.quants import QuantType
 
 BIG = 1 << 63

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.tiny import CHATML, make_tiny
 from tests.weights.craft import Described, array, gguf, pair, text, u32
 
-from selfee.weights.checkpoint import open_checkpoint
 from selfee.weights.gguf import ValueType
+from selfee.weights.open import open_checkpoint
 from selfee.weights.printable import printable
 from selfee.weights.quants import QuantType
 from selfee.weights.summary import Summary, plan_memory, summarize

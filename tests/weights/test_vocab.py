@@ -10,7 +10,8 @@ import pytest
 from tests.tiny import make_tiny
 from tests.weights.craft import refused
 
-from selfee.weights.checkpoint import Vocab, open_checkpoint
+from selfee.weights.checkpoint import Vocab
+from selfee.weights.open import open_checkpoint
 
 KEY = "tokenizer.ggml."
 

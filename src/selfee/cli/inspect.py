@@ -50,7 +50,7 @@ def inspect(
     ] = Color.AUTO,
 ) -> None:
     """Open the file, describe it, print."""
-    from selfee.weights.checkpoint import open_checkpoint
+    from selfee.weights.open import open_checkpoint
     from selfee.weights.summary import summarize
 
     stdout = screen_of(sys.stdout, color)

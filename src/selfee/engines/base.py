@@ -69,6 +69,8 @@ class SamplingParams:
         for name, value, low, high in checks:
             if not low <= value <= high:  # also false for NaN
                 raise UsageError(f"{name}: {value} is out of range; expected {low} to {high}")
+        if 0 < self.temperature < 1e-9:  # logits divided by less may not be numbers any more
+            raise UsageError(f"temperature: {self.temperature} is next to nothing; expected 0 (greedy) or 1e-9 to 100")
         if self.mirostat not in (0, 1, 2):
             raise UsageError(f"mirostat: {self.mirostat} is not a version; expected 0 (off), 1 or 2")
         if self.top_k < 0:

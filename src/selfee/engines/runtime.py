@@ -20,7 +20,8 @@ from selfee.llama.model import Model, memory_needed
 from selfee.llama.model import Session as LlamaSession
 from selfee.llama.sampling import Sampler, SamplerConfig
 from selfee.llama.tokenizer import load_tokenizer
-from selfee.weights.checkpoint import Checkpoint, open_checkpoint
+from selfee.weights.checkpoint import Checkpoint
+from selfee.weights.open import open_checkpoint
 
 TRAINED_ON_CHAINS = "selfee.trained_on_chains"
 """Metadata key, true where a model was trained to write answer, feedback and revision by itself."""

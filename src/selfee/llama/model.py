@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from selfee.errors import BadFileError, ContextOverflowError, ResourceError, SelfeeError, UsageError
 from selfee.llama.config import LlamaConfig
-from selfee.weights.checkpoint import Checkpoint, open_checkpoint
-from selfee.weights.quantize import dequantize, isa
+from selfee.weights.checkpoint import Checkpoint
+from selfee.weights.open import open_checkpoint
+from selfee.weights.quantize import dequantize, isa, native
 
 if TYPE_CHECKING:
     from selfee import _native as native_types
@@ -135,7 +136,7 @@ class Session:
         self._model = model
         self._busy = threading.Lock()
         try:
-            self._native: native_types.Session = _native().Session(native_model, model.context_length)
+            self._native: native_types.Session = native().Session(native_model, model.context_length)
         except MemoryError as error:
             need = cache_bytes(model.config, model.context_length) / (1 << 30)
             raise ResourceError(
@@ -205,17 +206,6 @@ class Session:
             ) from error
 
 
-def _native() -> ModuleType:
-    try:
-        from selfee import _native as native
-    except ImportError as error:
-        raise SelfeeError(
-            f"selfee._native: cannot be imported ({error}); expected the compiled kernels beside the Python files; "
-            "run `make setup` in a checkout, or install selfee again with pip"
-        ) from error
-    return native
-
-
 def _bind(checkpoint: Checkpoint, config: LlamaConfig, threads: int, packed: bool) -> native_types.Model:
     isa()  # a wrong SELFEE_ISA is the user's mistake, not the file's
     tensors: dict[str, object] = {}
@@ -224,7 +214,7 @@ def _bind(checkpoint: Checkpoint, config: LlamaConfig, threads: int, packed: boo
         small = len(tensor.shape) == 1  # norms and biases: a few kilobytes, computed with in float32
         tensors[name] = dequantize(tensor.type, blocks) if small else (int(tensor.type), blocks)
     try:
-        model: native_types.Model = _native().Model(
+        model: native_types.Model = native().Model(
             layers=config.layers,
             width=config.width,
             heads=config.heads,

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from selfee.errors import BadFileError, SelfeeError, UsageError
+from selfee.errors import BadFileError, UsageError
+from selfee.weights.quantize import native
 
 if TYPE_CHECKING:
     from selfee import _native as native_types
+
+_ALL = (1 << 31) - 1  # more tokens than any vocabulary or text has
 
 STEPS = ("penalties", "top_k", "tail_free", "typical", "top_p", "min_p", "temperature")
 """The samplers in their usual order: that of llama.cpp of June 2023, with min-p (newer) before the temperature."""
@@ -89,22 +92,15 @@ class Sampler:
 
 
 def _make(config: SamplerConfig, exempt: int) -> native_types.Sampler:
-    try:
-        from selfee import _native as native
-    except ImportError as error:
-        raise SelfeeError(
-            f"selfee._native: cannot be imported ({error}); expected the compiled kernels beside the Python files; "
-            "run `make setup` in a checkout, or install selfee again with pip"
-        ) from error
-    return native.Sampler(
+    sampler: native_types.Sampler = native().Sampler(
         temperature=config.temperature,
-        top_k=config.top_k,
+        top_k=min(config.top_k, _ALL),
         top_p=config.top_p,
         min_p=config.min_p,
         typical_p=config.typical_p,
         tail_free_z=config.tail_free_z,
         repeat_penalty=config.repeat_penalty,
-        repeat_last_n=config.repeat_last_n,
+        repeat_last_n=min(config.repeat_last_n, _ALL),
         frequency_penalty=config.frequency_penalty,
         presence_penalty=config.presence_penalty,
         exempt_token=exempt,
@@ -116,3 +112,4 @@ def _make(config: SamplerConfig, exempt: int) -> native_types.Sampler:
         steps=[STEPS.index(name) for name in config.samplers],
         seed=config.seed % (1 << 64),
     )
+    return sampler

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from selfee.weights.checkpoint import Checkpoint as Checkpoint
     from selfee.weights.checkpoint import TensorInfo as TensorInfo
     from selfee.weights.checkpoint import Vocab as Vocab
-    from selfee.weights.checkpoint import open_checkpoint as open_checkpoint
+    from selfee.weights.open import open_checkpoint as open_checkpoint
     from selfee.weights.quantize import dequantize as dequantize
     from selfee.weights.quants import QuantType as QuantType
     from selfee.weights.store import ModelStore as ModelStore
@@ -43,7 +43,7 @@ __getattr__, __dir__ = lazy_names(
         "Vocab": "selfee.weights.checkpoint",
         "check_architecture": "selfee.weights.architecture",
         "dequantize": "selfee.weights.quantize",
-        "open_checkpoint": "selfee.weights.checkpoint",
+        "open_checkpoint": "selfee.weights.open",
         "summarize": "selfee.weights.summary",
     },
 )

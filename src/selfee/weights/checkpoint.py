@@ -1,7 +1,6 @@
-"""One view of a model file, whichever container it uses.
+"""One view of a model file, whichever container it uses; ``weights/open.py`` makes one.
 
-``open_checkpoint(path)`` looks at the magic bytes and returns a ``Checkpoint``; tensor and metadata names are GGUF's
-(``blk.0.attn_q.weight``, ``llama.block_count``) also for GGML files.
+Tensor and metadata names are GGUF's (``blk.0.attn_q.weight``, ``llama.block_count``) also for GGML files.
 """
 
 from __future__ import annotations
@@ -76,25 +75,3 @@ class Checkpoint(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
-
-
-def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Open a GGUF or GGML file. Raises BadFileError naming file, offset, what was found and what to do.
-
-    Everything but the tensor data is read and checked; the data stays mapped until it is asked for.
-    """
-    # The readers build on the types of this module.
-    from selfee.weights import foreign, ggml, gguf
-    from selfee.weights.mapped import MappedFile
-
-    file = MappedFile(path)
-    try:
-        magic = file.data[:4]
-        if magic == gguf.MAGIC:
-            return gguf.read_gguf(file)
-        if magic in ggml.MAGICS:
-            return ggml.read_ggml(file)
-        raise foreign.explain(file)
-    except BaseException:
-        file.close()
-        raise

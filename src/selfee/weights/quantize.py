@@ -17,15 +17,16 @@ from selfee.weights.quants import QuantType
 Floats = npt.NDArray[np.float32]
 
 
-def _native() -> ModuleType:
+def native() -> ModuleType:
+    """The compiled module. Raises SelfeeError naming the way out where it is missing."""
     try:
-        from selfee import _native as native
+        from selfee import _native
     except ImportError as error:
         raise SelfeeError(
             f"selfee._native: cannot be imported ({error}); expected the compiled kernels beside the Python files; "
             "run `make setup` in a checkout, or install selfee again with pip"
         ) from error
-    return native
+    return _native
 
 
 def _usable(type: QuantType) -> int:
@@ -45,7 +46,7 @@ def dequantize(type: QuantType, blocks: npt.NDArray[np.uint8], count: int | None
     capacity = raw.size // type.block_bytes * type.block_values
     if count is not None and not 0 <= count <= capacity:
         raise ValueError(f"{count} values asked of {type.name} blocks that hold {capacity}")
-    values: Floats = _native().dequantize(number, raw, capacity)
+    values: Floats = native().dequantize(number, raw, capacity)
     return values if count is None else values[:count]
 
 
@@ -55,7 +56,7 @@ def quantize_activations(type: QuantType, x: npt.ArrayLike, *, instruction_set: 
     Quantised weights meet activations of 8 bits (spec: llama.cpp's Q8_0, Q8_1, Q8_K), F16 weights activations of F16.
     """
     rows = np.ascontiguousarray(x, dtype=np.float32)
-    seen: Floats = _native().quantize_activations(_usable(type), rows, instruction_set)
+    seen: Floats = native().quantize_activations(_usable(type), rows, instruction_set)
     return seen
 
 
@@ -81,7 +82,7 @@ def matmul(
     raw = np.ascontiguousarray(blocks, dtype=np.uint8)
     tokens = np.ascontiguousarray(x, dtype=np.float32)
     number = _usable(type)
-    y: Floats = _native().matmul(number, raw, rows, cols, tokens, instruction_set, first_row, end_row, packed)
+    y: Floats = native().matmul(number, raw, rows, cols, tokens, instruction_set, first_row, end_row, packed)
     return y
 
 
@@ -91,7 +92,7 @@ def isa() -> str:
     Raises UsageError if SELFEE_ISA names one that this machine cannot run.
     """
     try:
-        name: str = _native().isa_name()
+        name: str = native().isa_name()
     except ValueError as error:
         raise UsageError(str(error)) from error
     return name
@@ -99,5 +100,5 @@ def isa() -> str:
 
 def instruction_sets() -> list[str]:
     """The instruction sets that this machine and this build can run, slowest first."""
-    names: list[str] = _native().supported_isas()
+    names: list[str] = native().supported_isas()
     return names
