@@ -41,7 +41,8 @@ test: check  ## All tests
 bench: setup  ## Measure and compare with the last recorded figures
 	$(BIN)/python benchmarks/parser.py
 	$(BIN)/python benchmarks/kernels.py
-	SELFEE_TEST_MODEL="$${SELFEE_TEST_MODEL:-$$($(BIN)/selfee models pull --quiet smollm2-135m)}" $(BIN)/python benchmarks/decode.py
+	export SELFEE_TEST_MODEL="$${SELFEE_TEST_MODEL:-$$($(BIN)/selfee models pull --quiet smollm2-135m)}"; \
+	for threads in 1 2; do $(BIN)/python benchmarks/decode.py --packed --threads $$threads; done
 
 docs: setup  ## Regenerate the pages that are made from code
 	$(BIN)/python -m selfee.cli.reference
