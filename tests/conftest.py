@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,11 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("selfee", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("selfee"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "selfee")
+
+# A shell starts what it puts into the background with SIGINT ignored, and children inherit that: the tests that press
+# Ctrl-C would test the shell.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
