@@ -46,7 +46,8 @@ class LlamaRuntime:
         self.end_tokens: Collection[int] = self._tokenizer.end_tokens
         self.num_parameters = sum(prod(tensor.shape) for tensor in checkpoint.tensors.values())
         self.trained_on_chains = checkpoint.metadata.get(TRAINED_ON_CHAINS) is True
-        self._newline = self._tokenizer.encode("\n", add_bos=False)[-1]
+        newline = self._tokenizer.encode("\n", add_bos=False)
+        self._newline = newline[-1] if newline else None  # a byte-level vocabulary may lack the byte
 
     def encode(self, text: str, *, add_bos: bool, parse_special: bool) -> list[int]:
         """See ``Runtime.encode``."""

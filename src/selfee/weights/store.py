@@ -17,7 +17,7 @@ from urllib.parse import quote
 import platformdirs
 
 from selfee.errors import ResourceError, UsageError
-from selfee.weights.builtin import BUILTIN_MODELS, BuiltinModel
+from selfee.weights.builtin import BuiltinModel
 from selfee.weights.disk import disk_error, file_lock
 from selfee.weights.download import Fetched, NoProgress, Progress, Wanted, fetch
 from selfee.weights.model_names import HubFile, RemoteModel, UrlFile, parse_model_name, unknown_model
@@ -229,13 +229,6 @@ def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def builtin_model(name: str) -> BuiltinModel:
-    """A built-in model by name. Raises UsageError naming those there are."""
-    if name not in BUILTIN_MODELS:
-        raise UsageError(f"{name!r}: no built-in model; expected one of {', '.join(BUILTIN_MODELS)}")
-    return BUILTIN_MODELS[name]
 
 
 def require_remote(text: str) -> RemoteModel:
