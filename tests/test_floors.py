@@ -16,6 +16,7 @@ FLOORS = {
     "llama": 2,
     "engines": 3,
     "chain": 4,
+    "eval": 5,
     "cli": 7,
 }
 """Room or ground module -> floor. A new room must be given a floor here."""

@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
 
-import numpy as np
-
 from selfee.errors import UsageError
 from selfee.weights.ggml import ALIGNMENT, MAGICS, VERSIONS, Hyper
-from selfee.weights.gguf_writer import TensorData
 from selfee.weights.names import gguf_to_ggml
-from selfee.weights.writing import replacing
+from selfee.weights.writing import OnBytes, TensorToWrite, replacing, write_parts
 
 
 def write_ggml(
@@ -21,22 +18,23 @@ def write_ggml(
     hyper: Hyper,
     tokens: Sequence[bytes],
     scores: Sequence[float],
-    tensors: Sequence[TensorData],
+    tensors: Sequence[TensorToWrite],
     *,
     family: str = "ggjt",
     version: int = 3,
+    on_bytes: OnBytes | None = None,
 ) -> None:
     """Write a GGML file; it appears complete or not at all. Tensors may have GGUF or GGML names.
 
-    ``family`` is "ggjt", "ggmf" or "ggml" (without version and scores). Raises UsageError if there is no such
-    container or the vocabulary does not have ``hyper.n_vocab`` entries.
+    ``on_bytes`` hears of each part of tensor data written. ``family`` is "ggjt", "ggmf" or "ggml" (without version and
+    scores). Raises UsageError if there is no such container or the vocabulary does not have ``hyper.n_vocab`` entries.
     """
     if version not in VERSIONS.get(family, ()):
         raise UsageError(f"{family} version {version}: there is no such container; use ggjt version 3")
     if not len(tokens) == len(scores) == hyper.n_vocab:
         raise UsageError(f"{path}: {len(tokens)} tokens and {len(scores)} scores; the model has {hyper.n_vocab}")
     magic = next(magic for magic, name in MAGICS.items() if name == family)
-    with replacing(Path(path)) as file:
+    with replacing(Path(path), needed=_size(tokens, tensors)) as file:
         file.write(magic)
         if family != "ggml":
             file.write(struct.pack("<I", version))
@@ -51,4 +49,9 @@ def write_ggml(
             file.write(struct.pack(f"<{3 + len(sizes)}I", len(sizes), len(name), tensor.type, *sizes) + name)
             if family == "ggjt":
                 file.write(bytes(-file.tell() % ALIGNMENT))
-            file.write(np.ascontiguousarray(tensor.blocks).data)
+            write_parts(file, tensor, on_bytes)
+
+
+def _size(tokens: Sequence[bytes], tensors: Sequence[TensorToWrite]) -> int:
+    """About the size the file will have, never more."""
+    return 28 + sum(4 + len(token) for token in tokens) + sum(tensor.nbytes for tensor in tensors)

@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from selfee.errors import UsageError
 from selfee.weights.gguf import DEFAULT_ALIGNMENT, DTYPES, MAGIC, ValueType, padded
 from selfee.weights.mapped import StringArray
-from selfee.weights.quants import QuantType
-from selfee.weights.writing import replacing
+from selfee.weights.writing import OnBytes, TensorData, TensorToWrite, replacing, write_parts
 
 _VALUE_TYPES = {np.dtype(name): kind for kind, name in DTYPES.items()}
 
 
-@dataclass(frozen=True)
-class TensorData:
-    """A tensor to be written: ``blocks`` are its raw bytes (uint8, any shape), ``shape`` is rows first."""
-
-    name: str
-    shape: tuple[int, ...]
-    type: QuantType
-    blocks: npt.NDArray[np.uint8]
+__all__ = ["TensorData", "write_gguf"]
 
 
 def write_gguf(
-    path: str | Path, metadata: Mapping[str, Any], tensors: Sequence[TensorData], *, version: int = 3
+    path: str | Path,
+    metadata: Mapping[str, Any],
+    tensors: Sequence[TensorToWrite],
+    *,
+    version: int = 3,
+    on_bytes: OnBytes | None = None,
 ) -> None:
-    """Write a GGUF file; it appears complete or not at all.
+    """Write a GGUF file; it appears complete or not at all. ``on_bytes`` hears of each part of tensor data written.
 
     Metadata: bool, int (u32 where it fits, else i32, u64, i64), float (f32), str, a NumPy scalar or array (its own
     type), a StringArray or a list of str or bytes. "general.alignment" is obeyed. Raises UsageError for other values.
@@ -50,12 +45,12 @@ def write_gguf(
         head += _text(tensor.name, length) + struct.pack("<I", len(sizes))
         head += b"".join(struct.pack(length, size) for size in sizes)
         head += struct.pack("<IQ", tensor.type, offset)
-        offset += padded(tensor.blocks.nbytes, alignment)
-    with replacing(path) as file:
+        offset += padded(tensor.nbytes, alignment)
+    with replacing(path, needed=padded(len(head), alignment) + offset) as file:
         file.write(head)
         _pad(file, alignment)
         for tensor in tensors:
-            file.write(np.ascontiguousarray(tensor.blocks).data)
+            write_parts(file, tensor, on_bytes)
             _pad(file, alignment)
 
 
