@@ -1,4 +1,4 @@
-"""A download on the screen: a bar with speed and time left on a terminal, a line every ten percent elsewhere."""
+"""Long work on the screen: a bar with speed and time left. Elsewhere downloads tell every ten percent, work nothing."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ def clock_text(seconds: float) -> str:
 class DownloadDisplay:
     """Shows on ``screen`` what a download reports."""
 
+    _tells_a_log = True
+
     def __init__(self, screen: Screen, now: Callable[[], float] = time.monotonic) -> None:
         self._screen = screen
         self._now = now
@@ -43,7 +45,7 @@ class DownloadDisplay:
         self._label, self._total, self._done, self._resumed = label, total, done, done
         self._started = self._now()
         self._shown_step = self._step() - (1 if is_new else 0)
-        if is_new and not self._screen.is_terminal:
+        if is_new and self._tells_a_log and not self._screen.is_terminal:
             size = "" if total is None else f" ({human_size(total)})"
             goes_on = f", going on at {human_size(done)}" if done else ""
             self._screen.write(f"downloading {label}{size}{goes_on}\n")
@@ -76,7 +78,7 @@ class DownloadDisplay:
                 self._clear()
                 self._screen.write(self._bar(now - self._started))
                 self._is_open = True
-        elif self._total and self._step() > self._shown_step:
+        elif self._tells_a_log and self._total and self._step() > self._shown_step:
             self._shown_step = self._step()
             if self._shown_step:
                 self._screen.write(f"{self._label}: {self._shown_step * _STEP} %{self._rate(now - self._started)}\n")
@@ -112,6 +114,12 @@ class DownloadDisplay:
         if self._is_open:
             self._screen.write("\r\x1b[K")
             self._is_open = False
+
+
+class WorkDisplay(DownloadDisplay):
+    """Shows on ``screen`` how far a piece of work on files is; where no person watches, nothing but notes."""
+
+    _tells_a_log = False
 
 
 class QuietDisplay:

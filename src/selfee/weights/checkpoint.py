@@ -64,6 +64,10 @@ class Checkpoint(Protocol):
         """The raw blocks of a tensor: a read-only memory-mapped uint8 array of shape (rows, bytes per row)."""
         ...
 
+    def release(self, name: str, begin: int = 0, end: int | None = None) -> None:
+        """Let the system take back the memory behind bytes ``begin`` to ``end`` (None: the end) of a tensor."""
+        ...
+
     def verify_unchanged(self) -> None:
         """Raise BadFileError if the file was changed in place since it was opened; call before a piece of work."""
         ...

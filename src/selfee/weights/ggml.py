@@ -61,7 +61,23 @@ class Hyper:
     file_type: int
 
 
-def read_ggml(file: MappedFile) -> MappedCheckpoint:
+class GgmlCheckpoint(MappedCheckpoint):
+    """A GGML file, opened, and the numbers at its head."""
+
+    def __init__(
+        self,
+        file: MappedFile,
+        container: str,
+        metadata: dict[str, Any],
+        vocab: Vocab,
+        tensors: dict[str, TensorInfo],
+        hyper: Hyper,
+    ) -> None:
+        super().__init__(file, container, metadata, vocab, tensors)
+        self.hyper = hyper
+
+
+def read_ggml(file: MappedFile) -> GgmlCheckpoint:
     """Read everything but the tensor data of a mapped GGML file.
 
     Raises BadFileError for a damaged file, UnsupportedFileError for versions or block layouts that are not read.
@@ -85,12 +101,12 @@ class _Reader:
     def container(self) -> str:
         return f"{self.family} v{self.version}" if self.version else self.family
 
-    def checkpoint(self) -> MappedCheckpoint:
+    def checkpoint(self) -> GgmlCheckpoint:
         hyper = self.hyper()
         vocab = self.vocab(hyper.n_vocab)
         tensors = self.tensors(hyper)
         metadata = self.metadata(hyper, vocab, tensors)
-        return MappedCheckpoint(self.file, self.container, metadata, vocab, tensors)
+        return GgmlCheckpoint(self.file, self.container, metadata, vocab, tensors, hyper)
 
     def hyper(self) -> Hyper:
         start = self.at.offset

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from selfee.errors import UsageError
 from selfee.weights.ggml import ALIGNMENT, MAGICS, VERSIONS, Hyper
+from selfee.weights.gguf import padded
 from selfee.weights.names import gguf_to_ggml
 from selfee.weights.writing import OnBytes, TensorToWrite, replacing, write_parts
 
@@ -34,7 +35,7 @@ def write_ggml(
     if not len(tokens) == len(scores) == hyper.n_vocab:
         raise UsageError(f"{path}: {len(tokens)} tokens and {len(scores)} scores; the model has {hyper.n_vocab}")
     magic = next(magic for magic, name in MAGICS.items() if name == family)
-    with replacing(Path(path), needed=_size(tokens, tensors)) as file:
+    with replacing(Path(path), needed=ggml_size(tokens, tensors, family=family)) as file:
         file.write(magic)
         if family != "ggml":
             file.write(struct.pack("<I", version))
@@ -52,6 +53,12 @@ def write_ggml(
             write_parts(file, tensor, on_bytes)
 
 
-def _size(tokens: Sequence[bytes], tensors: Sequence[TensorToWrite]) -> int:
-    """About the size the file will have, never more."""
-    return 28 + sum(4 + len(token) for token in tokens) + sum(tensor.nbytes for tensor in tensors)
+def ggml_size(tokens: Sequence[bytes], tensors: Sequence[TensorToWrite], *, family: str = "ggjt") -> int:
+    """The exact size in bytes of the file that ``write_ggml`` would write; no tensor data is made."""
+    has_scores = family != "ggml"
+    size = (36 if has_scores else 32) + sum((8 if has_scores else 4) + len(token) for token in tokens)
+    for tensor in tensors:
+        size += 12 + 4 * len(tensor.shape) + len((gguf_to_ggml(tensor.name) or tensor.name).encode())
+        size = padded(size, ALIGNMENT) if family == "ggjt" else size
+        size += tensor.nbytes
+    return size

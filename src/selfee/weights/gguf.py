@@ -79,6 +79,37 @@ DTYPES: dict[ValueType, str] = {
 """NumPy's name of every value type of fixed size."""
 
 
+class GgufCheckpoint(MappedCheckpoint):
+    """A GGUF file, opened; it also remembers how its metadata values were written."""
+
+    def __init__(
+        self,
+        file: MappedFile,
+        container: str,
+        metadata: dict[str, Any],
+        tensors: dict[str, TensorInfo],
+        raw: dict[str, slice],
+    ) -> None:
+        super().__init__(file, container, metadata, vocab_from_metadata(file.path, metadata), tensors)
+        self._raw = raw
+
+    def metadata_as_written(self) -> dict[str, Any]:
+        """Metadata to write into another file: values keep the types they have here, to the byte.
+
+        ``metadata`` has numbers as Python's, which do not tell a u64 from a u32.
+        """
+        if not self._raw:
+            return dict(self.metadata)  # version 1 has other lengths
+        return {key: RawValue(self.file.data[where]) for key, where in self._raw.items()}
+
+
+@dataclass(frozen=True)
+class RawValue:
+    """A metadata value as it stands in a GGUF file of version 2 or 3: type and bytes."""
+
+    data: bytes
+
+
 @dataclass(frozen=True)
 class _Header:
     version: int
@@ -86,7 +117,7 @@ class _Header:
     pairs: int
 
 
-def read_gguf(file: MappedFile) -> MappedCheckpoint:
+def read_gguf(file: MappedFile) -> GgufCheckpoint:
     """Read everything but the tensor data of a mapped GGUF file.
 
     Raises BadFileError for a damaged file, UnsupportedFileError for versions or tensor types that are not read.
@@ -95,9 +126,8 @@ def read_gguf(file: MappedFile) -> MappedCheckpoint:
     header = reader.header()
     metadata = reader.pairs(header.pairs)
     tensors = reader.tensors(header.tensors, reader.alignment(metadata))
-    return MappedCheckpoint(
-        file, f"gguf v{header.version}", metadata, vocab_from_metadata(file.path, metadata), tensors
-    )
+    raw = reader.raw if header.version > 1 else {}
+    return GgufCheckpoint(file, f"gguf v{header.version}", metadata, tensors, raw)
 
 
 class _Reader:
@@ -105,6 +135,7 @@ class _Reader:
         self.file = file
         self.at = Cursor(file, len(MAGIC))
         self.width = 8  # of counts and lengths; version 1 has 4
+        self.raw: dict[str, slice] = {}  # where the value of a key stands, its type included
 
     def header(self) -> _Header:
         version = self.at.u32("the version")
@@ -160,10 +191,12 @@ class _Reader:
             if key in metadata:
                 raise self.file.bad(start, f"metadata key '{printable(key)}' stands there twice; {AGAIN}")
             what = f"metadata value '{printable(key, 80)}'"
+            value_at = self.at.offset
             kind = self.value_type(what)
             if key == _ALIGNMENT_KEY and kind is not ValueType.U32:
                 raise self.file.bad(start, f"{_ALIGNMENT_KEY} is of type {kind.name}; expected U32; {AGAIN}")
             metadata[key] = self.value(kind, what)
+            self.raw[key] = slice(value_at, self.at.offset)
         return metadata
 
     def value_type(self, what: str) -> ValueType:

@@ -10,14 +10,14 @@ from typing import IO, Any
 import numpy as np
 
 from selfee.errors import UsageError
-from selfee.weights.gguf import DEFAULT_ALIGNMENT, DTYPES, MAGIC, ValueType, padded
+from selfee.weights.gguf import DEFAULT_ALIGNMENT, DTYPES, MAGIC, RawValue, ValueType, padded
 from selfee.weights.mapped import StringArray
 from selfee.weights.writing import OnBytes, TensorData, TensorToWrite, replacing, write_parts
 
 _VALUE_TYPES = {np.dtype(name): kind for kind, name in DTYPES.items()}
 
 
-__all__ = ["TensorData", "write_gguf"]
+__all__ = ["TensorData", "gguf_size", "write_gguf"]
 
 
 def write_gguf(
@@ -31,10 +31,29 @@ def write_gguf(
     """Write a GGUF file; it appears complete or not at all. ``on_bytes`` hears of each part of tensor data written.
 
     Metadata: bool, int (u32 where it fits, else i32, u64, i64), float (f32), str, a NumPy scalar or array (its own
-    type), a StringArray or a list of str or bytes. "general.alignment" is obeyed. Raises UsageError for other values.
+    type), a StringArray or a list of str or bytes, a RawValue. "general.alignment" is obeyed. Raises UsageError for
+    other values.
     """
-    path = Path(path)
-    alignment = int(metadata.get("general.alignment", DEFAULT_ALIGNMENT))
+    alignment = _alignment(metadata)
+    head = _head(metadata, tensors, version)
+    with replacing(Path(path), needed=gguf_size(metadata, tensors, version=version)) as file:
+        file.write(head)
+        _pad(file, alignment)
+        for tensor in tensors:
+            write_parts(file, tensor, on_bytes)
+            _pad(file, alignment)
+
+
+def gguf_size(metadata: Mapping[str, Any], tensors: Sequence[TensorToWrite], *, version: int = 3) -> int:
+    """The exact size in bytes of the file that ``write_gguf`` would write; no tensor data is made."""
+    alignment = _alignment(metadata)
+    head = padded(len(_head(metadata, tensors, version)), alignment)
+    return head + sum(padded(tensor.nbytes, alignment) for tensor in tensors)
+
+
+def _head(metadata: Mapping[str, Any], tensors: Sequence[TensorToWrite], version: int) -> bytes:
+    """Everything before the tensor data, without padding."""
+    alignment = _alignment(metadata)
     length = "<Q" if version > 1 else "<I"
     head = bytearray(MAGIC + struct.pack("<I", version) + struct.pack("<" + 2 * length[1], len(tensors), len(metadata)))
     for key, value in metadata.items():
@@ -46,12 +65,12 @@ def write_gguf(
         head += b"".join(struct.pack(length, size) for size in sizes)
         head += struct.pack("<IQ", tensor.type, offset)
         offset += padded(tensor.nbytes, alignment)
-    with replacing(path, needed=padded(len(head), alignment) + offset) as file:
-        file.write(head)
-        _pad(file, alignment)
-        for tensor in tensors:
-            write_parts(file, tensor, on_bytes)
-            _pad(file, alignment)
+    return bytes(head)
+
+
+def _alignment(metadata: Mapping[str, Any]) -> int:
+    value = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+    return int.from_bytes(value.data[4:8], "little") if isinstance(value, RawValue) else int(value)
 
 
 def _pad(file: IO[bytes], alignment: int) -> None:
@@ -64,6 +83,8 @@ def _text(text: str | bytes, length: str) -> bytes:
 
 
 def _value(key: str, value: Any, length: str) -> bytes:
+    if isinstance(value, RawValue) and length == "<Q":
+        return value.data
     if isinstance(value, str):
         return struct.pack("<I", ValueType.STRING) + _text(value, length)
     if isinstance(value, StringArray):

@@ -85,6 +85,19 @@ class MappedFile:
         """Bytes of the mapping as a read-only array that shares its memory."""
         return np.frombuffer(self.data, dtype=np.uint8, count=nbytes, offset=offset)
 
+    def release(self, offset: int, nbytes: int) -> None:
+        """Let the system take back the memory of pages that were read; they are read again if they are needed.
+
+        Mapped pages count as a process's memory: a pass over a file would end with all of it.
+        """
+        if not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        start = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        end = (offset + nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        if end > start:
+            with suppress(OSError, ValueError):
+                self.data.madvise(mmap.MADV_DONTNEED, start, end - start)
+
     def close(self) -> None:
         """Unmap. Arrays handed out keep the mapping alive until they are gone too."""
         with suppress(BufferError):  # an array still looks into the mapping; the last one to go unmaps it
@@ -220,6 +233,11 @@ class MappedCheckpoint:
                 "not compute with; use a file in q4_0 … q8_0, q2_K … q6_K, F16, BF16 or F32"
             )
         return self.file.array(tensor.offset, tensor.nbytes).reshape(prod(tensor.shape[:-1]), -1)
+
+    def release(self, name: str, begin: int = 0, end: int | None = None) -> None:
+        """Let the system take back the memory behind bytes ``begin`` to ``end`` of a tensor that was read."""
+        tensor = self.tensors[name]
+        self.file.release(tensor.offset + begin, (tensor.nbytes if end is None else end) - begin)
 
     def verify_unchanged(self) -> None:
         """Raise BadFileError if the file was changed in place since it was opened."""
