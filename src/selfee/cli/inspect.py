@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from selfee.cli.model_file import local_file
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
 from selfee.cli.table import Column, render_table
 
@@ -54,7 +53,7 @@ def inspect(
     from selfee.weights.summary import summarize
 
     stdout = screen_of(sys.stdout, color)
-    checkpoint = open_checkpoint(_local_file(file))
+    checkpoint = open_checkpoint(local_file(file))
     try:
         summary = summarize(checkpoint, context)
         listed = _tensor_rows(checkpoint) if tensors else []
@@ -77,21 +76,6 @@ def inspect(
 
 
 _TENSOR_COLUMNS = (Column("tensor"), Column("type"), Column("shape"), Column("bytes", is_number=True))
-
-
-def _local_file(text: str) -> Path:
-    """A path, or the path of a downloaded model: inspecting fetches nothing."""
-    from selfee.cli.settings import model_store
-    from selfee.errors import UsageError
-    from selfee.weights.model_names import parse_model_name
-
-    model = parse_model_name(text)
-    if model is None:
-        return Path(text)
-    stored = model_store(os.environ).find(model)
-    if stored is None:
-        raise UsageError(f"{text}: not on this disk; fetch it with: selfee models pull {text}")
-    return stored.path
 
 
 def _tensor_rows(checkpoint: Checkpoint) -> list[tuple[str, str, tuple[int, ...], int]]:

@@ -42,10 +42,11 @@ _MAX_NAME = 256
 _MAX_PIECE = 1 << 16
 _PLAIN = frozenset({QuantType.F32, QuantType.F16})
 _FIVE_BIT = frozenset({QuantType.Q5_0, QuantType.Q5_1})
-_IN_V3 = frozenset(
+FILE_TENSOR_TYPES = frozenset(
     {*_PLAIN, *_FIVE_BIT, QuantType.Q4_0, QuantType.Q4_1, QuantType.Q8_0}
     | {QuantType.Q2_K, QuantType.Q3_K, QuantType.Q4_K, QuantType.Q5_K, QuantType.Q6_K}
 )
+"""The types that tensors of ggjt v3 files may have."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ class _Reader:
             type = QuantType(number)
         except ValueError:
             type = None
-        if type not in _IN_V3 or type is None:
+        if type not in FILE_TENSOR_TYPES or type is None:
             name = f" ({type.name})" if type is not None else ""
             raise self.file.bad(
                 start, f"{what} has type {number}{name}; GGML models hold types 0 to 3, 6 to 8 and 10 to 14; {AGAIN}"

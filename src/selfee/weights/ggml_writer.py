@@ -11,7 +11,7 @@ from selfee.errors import UsageError
 from selfee.weights.ggml import ALIGNMENT, MAGICS, VERSIONS, Hyper
 from selfee.weights.gguf import padded
 from selfee.weights.names import gguf_to_ggml
-from selfee.weights.writing import OnBytes, TensorToWrite, replacing, write_parts
+from selfee.weights.writing import OnBytes, Sized, TensorToWrite, replacing, write_parts
 
 
 def write_ggml(
@@ -53,7 +53,7 @@ def write_ggml(
             write_parts(file, tensor, on_bytes)
 
 
-def ggml_size(tokens: Sequence[bytes], tensors: Sequence[TensorToWrite], *, family: str = "ggjt") -> int:
+def ggml_size(tokens: Sequence[bytes], tensors: Sequence[Sized], *, family: str = "ggjt") -> int:
     """The exact size in bytes of the file that ``write_ggml`` would write; no tensor data is made."""
     has_scores = family != "ggml"
     size = (36 if has_scores else 32) + sum((8 if has_scores else 4) + len(token) for token in tokens)

@@ -12,7 +12,7 @@ import numpy as np
 from selfee.errors import UsageError
 from selfee.weights.gguf import DEFAULT_ALIGNMENT, DTYPES, MAGIC, RawValue, ValueType, padded
 from selfee.weights.mapped import StringArray
-from selfee.weights.writing import OnBytes, TensorData, TensorToWrite, replacing, write_parts
+from selfee.weights.writing import OnBytes, Sized, TensorData, TensorToWrite, replacing, write_parts
 
 _VALUE_TYPES = {np.dtype(name): kind for kind, name in DTYPES.items()}
 
@@ -44,14 +44,14 @@ def write_gguf(
             _pad(file, alignment)
 
 
-def gguf_size(metadata: Mapping[str, Any], tensors: Sequence[TensorToWrite], *, version: int = 3) -> int:
+def gguf_size(metadata: Mapping[str, Any], tensors: Sequence[Sized], *, version: int = 3) -> int:
     """The exact size in bytes of the file that ``write_gguf`` would write; no tensor data is made."""
     alignment = _alignment(metadata)
     head = padded(len(_head(metadata, tensors, version)), alignment)
     return head + sum(padded(tensor.nbytes, alignment) for tensor in tensors)
 
 
-def _head(metadata: Mapping[str, Any], tensors: Sequence[TensorToWrite], version: int) -> bytes:
+def _head(metadata: Mapping[str, Any], tensors: Sequence[Sized], version: int) -> bytes:
     """Everything before the tensor data, without padding."""
     alignment = _alignment(metadata)
     length = "<Q" if version > 1 else "<I"

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +61,22 @@ class TensorStream:
     def parts(self) -> Iterator[Bytes]:
         """The bytes, in order; made anew at each call."""
         yield from self.make()
+
+
+class Sized(Protocol):
+    """What the layout of a file needs to know of a tensor."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def type(self) -> QuantType: ...
+
+    @property
+    def nbytes(self) -> int: ...
 
 
 TensorToWrite = TensorData | TensorStream

@@ -1,0 +1,292 @@
+"""``selfee quantize``: a model file in fewer bits, by name of the mixture, by pattern, or by size."""
+
+from __future__ import annotations
+
+import enum
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from selfee.cli.model_file import local_file
+from selfee.cli.output import Color, Screen, for_terminal, screen_of
+
+if TYPE_CHECKING:
+    from selfee.weights.checkpoint import Checkpoint
+    from selfee.weights.download import Progress
+    from selfee.weights.quantize import Quantizer
+    from selfee.weights.quantize_file import Plan, Report
+    from selfee.weights.quants import QuantType
+    from selfee.weights.recipes import Recipe
+    from selfee.weights.transcode import Importance
+
+EXAMPLES = """Examples:
+
+\b
+  selfee quantize model-f16.gguf model-q4_K_M.gguf q4_K_M
+  selfee quantize ggml-model-f16.bin selfee-13b.ggmlv3.q4_0.bin q4_0 --rules 2023-06-05
+  selfee quantize model-f16.gguf small.gguf --target-size 80M --imatrix model.imatrix.gguf
+  selfee quantize model-f16.gguf out.gguf q4_K_M --tensor-type ffn_down=q6_K --dry-run
+
+\b
+File types: f32 f16 bf16, q4_0 q4_1 q5_0 q5_1 q8_0, q2_K q3_K_S q3_K_M q3_K_L q4_K_S q4_K_M q5_K_S q5_K_M q6_K.
+The container stays what it is (GGUF, or GGML as ggjt v3); selfee convert changes it.
+"""
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+class Rules(enum.Enum):
+    """Whose decisions which tensor gets which type."""
+
+    JUNE_6 = "2023-06-06"
+    JUNE_5 = "2023-06-05"
+    CURRENT = "current"
+
+
+@app.command("quantize", epilog=EXAMPLES)
+def quantize(
+    source: Annotated[str, typer.Argument(metavar="IN", help="A model file, or the name of a downloaded model.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write; replaced whole if it is there.")],
+    type: Annotated[
+        str | None, typer.Argument(metavar="[TYPE]", help="The file type, such as q4_K_M; not with a target.")
+    ] = None,
+    rules: Annotated[Rules, typer.Option(help="Mixtures and quantisers of June 2023 or of today.")] = Rules.CURRENT,
+    imatrix: Annotated[
+        Path | None, typer.Option(help="An importance matrix (selfee imatrix), with the current rules.")
+    ] = None,
+    pure: Annotated[bool, typer.Option("--pure", help="Every matrix in the base type of TYPE.")] = False,
+    tensor_type: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN=TYPE", help="The type of tensors whose name has PATTERN; may be repeated."),
+    ] = None,
+    output_tensor_type: Annotated[str | None, typer.Option(metavar="TYPE", help="Of output.weight.")] = None,
+    token_embedding_type: Annotated[str | None, typer.Option(metavar="TYPE", help="Of token_embd.weight.")] = None,
+    leave_output_tensor: Annotated[
+        bool, typer.Option("--leave-output-tensor", help="Keep output.weight as it is.")
+    ] = False,
+    target_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Choose types for a file of at most SIZE: 700M, 1.2G, bytes.")
+    ] = None,
+    target_bpw: Annotated[
+        float | None, typer.Option(min=1.0, max=32.0, help="Choose types for at most so many bits per weight.")
+    ] = None,
+    allow_requantize: Annotated[
+        bool, typer.Option("--allow-requantize", help="Accept a source that is quantised already.")
+    ] = False,
+    threads: Annotated[int | None, typer.Option("-t", "--threads", min=1, max=1024, help="Default: all cores.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and its exact size.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", envvar="SELFEE_QUIET", show_envvar=False),
+    ] = False,
+    color: Annotated[
+        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
+    ] = Color.AUTO,
+) -> None:
+    """Open the model, decide, write, say what became of it."""
+    from selfee.cli.progress import QuietDisplay, WorkDisplay
+    from selfee.weights.open import open_checkpoint
+    from selfee.weights.quantize import Quantizer
+    from selfee.weights.quantize_file import require_plain
+
+    path = local_file(source)
+    _require_other_file(path, target)
+    display = QuietDisplay() if quiet else WorkDisplay(screen_of(sys.stderr, color))
+    overrides = _overrides(tensor_type or [], output_tensor_type, token_embedding_type, leave_output_tensor)
+    started = time.monotonic()
+    with open_checkpoint(path) as checkpoint:
+        require_plain(checkpoint, allow_requantize)
+        importance = _importance(imatrix, checkpoint, rules)
+        quantizer = Quantizer(threads)
+        if target_size is not None or target_bpw is not None:
+            _require_free(type, pure, rules, (target_size, target_bpw))
+            wanted = _parse_size(target_size) if target_size is not None else None
+            plan = _plan_for_size(checkpoint, wanted, target_bpw, overrides, importance, quantizer, display)
+        else:
+            plan = _plan_for_type(checkpoint, _recipe(type, rules, pure, overrides, importance))
+        report = _carry_out(checkpoint, target, plan, quantizer, importance, display, dry_run)
+    _show(report, screen_of(sys.stdout, color), as_json, dry_run, time.monotonic() - started)
+
+
+def _require_other_file(source: Path, target: Path) -> None:
+    from selfee.errors import UsageError
+
+    if target.exists() and source.exists() and target.samefile(source):
+        raise UsageError(f"{target}: is the model to be read; expected another name to write to")
+
+
+def _overrides(patterns: list[str], output: str | None, embedding: str | None, leave: bool) -> list[tuple[str, str]]:
+    """(pattern, type name) in the order in which they win; "" keeps what a tensor has."""
+    from selfee.errors import UsageError
+
+    found = [("^output\\.weight$", "")] if leave else []
+    for text in patterns:
+        pattern, equals, name = text.rpartition("=")
+        if not equals or not pattern:
+            raise UsageError(f"--tensor-type '{text}': expected PATTERN=TYPE, such as ffn_down=q6_K")
+        found.append((pattern, name))
+    if output:
+        found.append(("^output\\.weight$", output))
+    if embedding:
+        found.append(("^token_embd\\.weight$", embedding))
+    return found
+
+
+def _block_type(name: str) -> QuantType:
+    """A tensor's type by name; "q4_K_M" names a mixture, whose base is meant."""
+    from selfee.errors import UsageError
+    from selfee.weights.quants import QuantType
+    from selfee.weights.recipes import FileType
+
+    known = {kind.base.name.lower(): kind.base for kind in FileType}
+    found = known.get(re.sub("_[sml]$", "", name.strip().lower()))
+    if not isinstance(found, QuantType):
+        raise UsageError(f"tensor type '{name}': unknown; choose one of {' '.join(known)}")
+    return found
+
+
+def _importance(path: Path | None, checkpoint: Checkpoint, rules: Rules) -> Importance | None:
+    from selfee.errors import UsageError
+    from selfee.weights.imatrix import read_imatrix
+    from selfee.weights.quantize_file import require_importance_fits
+
+    if path is None:
+        return None
+    if rules is not Rules.CURRENT:
+        raise UsageError(f"--rules {rules.value}: knew no importance matrix; expected --rules current with --imatrix")
+    importance = read_imatrix(path).importance()
+    require_importance_fits(checkpoint, importance)
+    return importance
+
+
+def _require_free(type: str | None, pure: bool, rules: Rules, targets: tuple[str | None, float | None]) -> None:
+    from selfee.errors import UsageError
+
+    if None not in targets:
+        raise UsageError("--target-size and --target-bpw: both were given; expected one of them")
+    if type is not None or pure:
+        raise UsageError("a target size chooses the types by itself; expected neither TYPE nor --pure with it")
+    if rules is not Rules.CURRENT:
+        raise UsageError(f"--rules {rules.value}: knew no target size; expected --rules current with it")
+
+
+def _parse_size(text: str) -> int:
+    from selfee.errors import UsageError
+
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kKMGT]?)B?", text.strip())
+    if match is None:
+        raise UsageError(f"--target-size '{text}': expected a size such as 700M, 1.2G or a number of bytes")
+    return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
+
+
+def _recipe(
+    type: str | None, rules: Rules, pure: bool, overrides: list[tuple[str, str]], importance: Importance | None
+) -> tuple[Recipe, list[str]]:
+    """The recipe, and the patterns of tensors that are kept as they are."""
+    from selfee.errors import UsageError
+    from selfee.weights.recipes import Recipe, RuleSet, file_type
+
+    if type is None:
+        raise UsageError("no TYPE and no target: expected a file type such as q4_K_M, --target-size or --target-bpw")
+    typed = tuple((pattern, _block_type(name)) for pattern, name in overrides if name)
+    kept = [pattern for pattern, name in overrides if not name]
+    return Recipe(file_type(type), RuleSet(rules.value), pure, typed, importance is not None), kept
+
+
+def _plan_for_type(checkpoint: Checkpoint, recipe_and_kept: tuple[Recipe, list[str]]) -> Plan:
+    from selfee.weights.quantize_file import Plan
+    from selfee.weights.recipes import Choice, ModelFacts, choose_types
+
+    recipe, kept = recipe_and_kept
+    facts = ModelFacts.of(checkpoint.metadata, checkpoint.tensors)
+    choices = choose_types(checkpoint.tensors.values(), recipe, facts)
+    for name, tensor in checkpoint.tensors.items():
+        if any(re.search(pattern, name) for pattern in kept):
+            choices[name] = Choice(tensor.type, "left as it is")
+    return Plan(choices, recipe.file_type, recipe.rules)
+
+
+def _plan_for_size(
+    checkpoint: Checkpoint,
+    nbytes: int | None,
+    bits: float | None,
+    overrides: list[tuple[str, str]],
+    importance: Importance | None,
+    quantizer: Quantizer,
+    display: Progress,
+) -> Plan:
+    from math import prod
+
+    from selfee.weights.budget import choose_for_size
+    from selfee.weights.quantize_file import Plan, nearest_file_type, target_size
+    from selfee.weights.recipes import Choice, FileType, RuleSet
+
+    fixed = {}
+    for name, tensor in checkpoint.tensors.items():
+        for pattern, type in overrides:
+            if re.search(pattern, name):
+                fixed.setdefault(name, _block_type(type) if type else tensor.type)
+    unchanged = Plan({n: Choice(t.type) for n, t in checkpoint.tensors.items()}, FileType.f16, RuleSet.CURRENT)
+    stored = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
+    head = target_size(checkpoint, unchanged) - stored
+    values = sum(prod(tensor.shape) for tensor in checkpoint.tensors.values())
+    room = nbytes - head if nbytes is not None else int((bits or 0) * values / 8)
+    display.begin("measuring errors", stored, 0)
+    try:
+        budget = choose_for_size(
+            checkpoint, room, quantizer=quantizer, fixed=fixed, importance=importance, on_tensor=display.advance
+        )
+    finally:
+        display.end()
+    plan = Plan(budget.choices, FileType.f16, RuleSet.CURRENT)
+    return Plan(budget.choices, nearest_file_type(plan.types, checkpoint), RuleSet.CURRENT)
+
+
+def _carry_out(
+    checkpoint: Checkpoint,
+    target: Path,
+    plan: Plan,
+    quantizer: Quantizer,
+    importance: Importance | None,
+    display: Progress,
+    dry_run: bool,
+) -> Report:
+    from selfee.weights.quantize_file import report_of, target_size, write_quantized
+
+    if dry_run:
+        return report_of(checkpoint, target, plan)
+    display.begin(target.name, target_size(checkpoint, plan), 0)
+    try:
+        return write_quantized(checkpoint, target, plan, quantizer, importance=importance, on_bytes=display.advance)
+    finally:
+        display.end()
+
+
+def _show(report: Report, stdout: Screen, as_json: bool, dry_run: bool, seconds: float) -> None:
+    from dataclasses import asdict
+
+    from selfee.weights.disk import human_size
+
+    if as_json:
+        value: dict[str, Any] = asdict(report) | {"written": not dry_run, "seconds": round(seconds, 3)}
+        stdout.write_json(value, indent=2)
+        return
+    shares = ", ".join(f"{share.type.lower()} × {share.tensors}" for share in report.tensors)
+    done = "would be written" if dry_run else f"written in {seconds:.1f} s"
+    stdout.write(
+        f"{for_terminal(report.target)}: {done}: {report.file_type}, rules {report.rules}\n"
+        f"  {human_size(report.source_bytes)} → {human_size(report.target_bytes)} ({report.target_bytes:,} bytes), "
+        f"{report.bits_per_weight:.2f} bits per weight\n  {shares}\n"
+    )
+    for note in _some(list(report.notes)):
+        stdout.write(stdout.style(f"  {for_terminal(note)}\n", "dim"))
+
+
+def _some(notes: list[str]) -> list[str]:
+    """The first few of many."""
+    return notes if len(notes) <= 6 else [*notes[:5], f"and {len(notes) - 5} more tensors (--json lists them all)"]
