@@ -153,14 +153,13 @@ def _block_type(name: str) -> QuantType:
 def _importance(path: Path | None, checkpoint: Checkpoint, rules: Rules) -> Importance | None:
     from selfee.errors import UsageError
     from selfee.weights.imatrix import read_imatrix
-    from selfee.weights.quantize_file import require_importance_fits
 
     if path is None:
         return None
     if rules is not Rules.CURRENT:
         raise UsageError(f"--rules {rules.value}: knew no importance matrix; expected --rules current with --imatrix")
-    importance = read_imatrix(path).importance()
-    require_importance_fits(checkpoint, importance)
+    importance = read_imatrix(path)
+    importance.check(checkpoint)
     return importance
 
 
@@ -226,7 +225,7 @@ def _plan_for_size(
     from selfee.weights.quantize_file import Plan, nearest_file_type, target_size
     from selfee.weights.recipes import Choice, FileType, RuleSet
 
-    fixed = {}
+    fixed: dict[str, QuantType] = {}
     for name, tensor in checkpoint.tensors.items():
         for pattern, type in overrides:
             if re.search(pattern, name):

@@ -81,23 +81,6 @@ def require_plain(checkpoint: Checkpoint, allow_requantize: bool) -> None:
         )
 
 
-def require_importance_fits(checkpoint: Checkpoint, importance: Importance) -> None:
-    """Raise UsageError unless the matrix was made with this model: names in common, columns of equal number."""
-    known = [name for name in importance if name in checkpoint.tensors]
-    if not known:
-        raise UsageError(
-            f"{checkpoint.path}: the importance matrix names none of its tensors; expected one made from this model; "
-            "make one with: selfee imatrix"
-        )
-    for name in known:
-        columns = checkpoint.tensors[name].shape[-1]
-        if len(importance[name]) != columns:
-            raise UsageError(
-                f"{checkpoint.path}: tensor '{printable(name)}': rows of {columns}, importance of "
-                f"{len(importance[name])} columns; expected an importance matrix made from this model"
-            )
-
-
 def target_size(checkpoint: Checkpoint, plan: Plan) -> int:
     """The exact size of the file that ``write_quantized`` would write."""
     tensors = [_Sized(checkpoint.tensors[name].shape, name, type) for name, type in plan.types.items()]
