@@ -38,12 +38,20 @@ def explain(file: MappedFile) -> BadFileError:
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= file.size - 8:
         advice = "use a .gguf file of the same model"
         return UnsupportedFileError(f"{file.path}: is a safetensors file; {_EXPECTED}; {advice}")
+    if error := lookalike(file):
+        return error
+    if start.lstrip()[:1] in (b"{", b"["):
+        return BadFileError(f"{file.path}: is JSON text; {_EXPECTED}; name the model file itself")
+    return BadFileError(f"{file.path}: begins with '{printable(start[:4])}'; {_EXPECTED}; check the path")
+
+
+def lookalike(file: MappedFile) -> BadFileError | None:
+    """The error for what stands in a model's place after a download went wrong; None for anything else."""
+    start = file.data[:512]
     if start.startswith(b"version https://git-lfs"):
         return BadFileError(f"{file.path}: is a git-lfs pointer, not the model itself; run: git lfs pull")
     if _WEB_PAGE.match(start):
         return BadFileError(f"{file.path}: is a web page, perhaps an error page saved as a model; download it again")
     if not start.strip(b"\0"):
         return BadFileError(f"{file.path}: begins with zeros; the download is incomplete; fetch it again")
-    if start.lstrip()[:1] in (b"{", b"["):
-        return BadFileError(f"{file.path}: is JSON text; {_EXPECTED}; name the model file itself")
-    return BadFileError(f"{file.path}: begins with '{printable(start[:4])}'; {_EXPECTED}; check the path")
+    return None
