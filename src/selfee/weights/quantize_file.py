@@ -146,7 +146,7 @@ def nearest_file_type(types: Mapping[str, QuantType], checkpoint: Checkpoint) ->
     values: Counter[QuantType] = Counter()
     for name, type in types.items():
         values[type] += prod(checkpoint.tensors[name].shape)
-    kinds = [FileType.q4_K_M, FileType.q5_K_M, FileType.q3_K_M, *FileType]
+    kinds: list[FileType] = [FileType.q4_K_M, FileType.q5_K_M, FileType.q3_K_M, *FileType]
     for type, _ in values.most_common():
         if (kind := next((kind for kind in kinds if kind.base is type), None)) is not None:
             return kind
