@@ -5,9 +5,11 @@ namespace nb = nanobind;
 
 void bind_kernels(nb::module_& m);  // kernels.cpp: de-quantisation, activations, matmul, instruction sets
 void bind_model(nb::module_& m);    // model.cpp: the forward pass, sessions, sampling
+void bind_quantize(nb::module_& m);  // quantize.cpp: tensors from one type to another
 
 NB_MODULE(_native, m) {
     m.doc() = "Compiled arithmetic of selfee; use selfee.weights.quantize and selfee.llama instead.";
     bind_kernels(m);
     bind_model(m);
+    bind_quantize(m);
 }

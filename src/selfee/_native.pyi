@@ -74,3 +74,18 @@ class Sampler:
 
     def sample(self, logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> int:
         """The next token, which joins the history."""
+
+class Quantizer:
+    """Turns tensors into blocks; use selfee.weights.quantize.Quantizer."""
+
+    def __init__(self, threads: int, isa: str | None = None) -> None: ...
+
+    @property
+    def threads(self) -> int:
+        """How many threads work."""
+
+    def run(self, type: int, source_type: int, source: Annotated[NDArray[numpy.uint8], dict(order='C', device='cpu', writable=False)], rows: int, cols: int, generation: int, importance: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None, previous: Annotated[NDArray[numpy.uint8], dict(order='C', device='cpu', writable=False)] | None = None) -> tuple[Annotated[NDArray[numpy.uint8], dict(shape=(None,))], tuple[int, float | None] | None]:
+        """Blocks, and what could not be stored."""
+
+    def measure(self, type: int, source_type: int, source: Annotated[NDArray[numpy.uint8], dict(order='C', device='cpu', writable=False)], rows: int, cols: int, generation: int, importance: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None) -> tuple[float, float, tuple[int, float | None] | None]:
+        """Sums of squares of errors and of values, and what could not be stored."""

@@ -83,7 +83,7 @@ def test_bf16_rounds_ties_to_even() -> None:
 def test_nan_and_infinity_are_refused() -> None:
     values = np.zeros(32, dtype=np.float32)
     values[3], values[4] = np.nan, np.inf
-    with pytest.raises(UsageError, match="2 values are NaN or infinite"):
+    with pytest.raises(UsageError, match="value 3 is NaN or infinite; Q4_0 cannot hold it"):
         quantize(QuantType.Q4_0, values)
 
 

@@ -7,127 +7,74 @@ worked on side by side (rows of a matrix), the elements of one after another (it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from selfee.weights import kpacking
+from selfee.weights.kpacking import Codes, Halves, largest_magnitude, nearest_int, to_half
 from selfee.weights.kquants import Blocks, Floats, scales_q4_k
 
-Codes = npt.NDArray[np.int32]
 Flags = npt.NDArray[np.bool_]
 
 _ROUNDS = 5
 _REFITS = 3
-_MAGIC = np.float32(12582912)  # 1.5 * 2**23: adding it leaves the rounded number in the low mantissa bits
+_NOTHING = np.float32(0)
 
 
-def nearest_int(values: Floats) -> Codes:
-    """Round half to even as the reference does by adding 1.5 * 2**23: larger numbers wrap, NaN gives 0."""
-    bits: Codes = (values + _MAGIC).view(np.int32)
-    return (bits & 0x7FFFFF) - 0x400000
+def quantize_q2_k(rows: Floats, before: Codes | None = None) -> Blocks:
+    """Rows of 256 values to blocks of 84 bytes. ``before`` are the codes (256,) of the super-block before the first."""
+    fit = _fit_with_minimum(rows, 16, 3, _code_q2_k, before)
+    return kpacking.pack_q2_k(fit.codes, fit.packed, fit.d, fit.dmin)
 
 
-def quantize_q2_k(rows: Floats) -> Blocks:
-    """Rows of 256 values to blocks of 84 bytes."""
-    fit = _fit_with_minimum(rows, sub=16, top=3, scale_top=15)
-    packed = _u8(fit.scales | fit.minimums << 4)
-    codes = _u8(fit.codes).reshape(-1, 2, 4, 32)
-    return np.concatenate([packed, _four_in_a_byte(codes), fit.d, fit.dmin], axis=1)
-
-
-def quantize_q4_k(rows: Floats) -> Blocks:
+def quantize_q4_k(rows: Floats, before: Codes | None = None) -> Blocks:
     """Rows of 256 values to blocks of 144 bytes."""
-    fit = _fit_with_minimum(rows, sub=32, top=15, scale_top=63)
-    return np.concatenate([fit.d, fit.dmin, _pack_scales(fit), _two_in_a_byte(_u8(fit.codes))], axis=1)
+    fit = _fit_with_minimum(rows, 32, 15, _code_q4_k, before)
+    return kpacking.pack_q4_k(fit.codes, fit.packed, fit.d, fit.dmin)
 
 
-def quantize_q5_k(rows: Floats) -> Blocks:
+def quantize_q5_k(rows: Floats, before: Codes | None = None) -> Blocks:
     """Rows of 256 values to blocks of 176 bytes."""
-    fit = _fit_with_minimum(rows, sub=32, top=31, scale_top=63)
-    high, low = _bit_planes(_u8(fit.codes >> 4)), _two_in_a_byte(_u8(fit.codes & 15))
-    return np.concatenate([fit.d, fit.dmin, _pack_scales(fit), high, low], axis=1)
+    fit = _fit_with_minimum(rows, 32, 31, _code_q4_k, before)
+    return kpacking.pack_q5_k(fit.codes, fit.packed, fit.d, fit.dmin)
 
 
-def quantize_q3_k(rows: Floats) -> Blocks:
-    """Rows of 256 values to blocks of 110 bytes."""
-    parts = rows.reshape(-1, 16)
-    codes, scales = _search_symmetric(parts, half=4, refits=0)
+def quantize_q3_k(rows: Floats, least: np.float32 = _NOTHING) -> Blocks:
+    """Rows of 256 values to blocks of 110 bytes; sub-blocks of magnitudes below ``least`` become 0."""
+    codes, scales = _search_symmetric(rows.reshape(-1, 16), half=4, refits=0, least=least)
     scales = scales.reshape(-1, 16)
-    largest = _largest(scales)
+    largest = largest_magnitude(scales)
     iscale = np.float32(-32) / largest
     rounded = np.clip(nearest_int(iscale * scales).astype(np.int8), -32, 31).astype(np.int32) + 32
     is_zero = largest == 0
-    d = np.where(is_zero, np.float32(0), np.float32(1) / iscale).astype("<f2")
-    packed_scales = np.where(is_zero, 0, rounded)
     # Where all scales are 0 the packed bytes are 0, which read back as -32: d is 0, so nothing comes of it.
-    step = (d.astype(np.float32) * (packed_scales - 32).astype(np.float32)).reshape(-1, 1)
-    fresh = np.clip(nearest_int(parts / step), -4, 3) + 4
-    codes = np.where(step == 0, codes + 4, fresh).reshape(-1, 256)
-    low = _u8(packed_scales & 15)
-    high = _u8(packed_scales >> 4).reshape(-1, 4, 4)
-    packed = [low[:, :8] | low[:, 8:] << 4, high[:, 0] | high[:, 1] << 2 | high[:, 2] << 4 | high[:, 3] << 6]
-    codes8 = _u8(codes)
-    return np.concatenate(
-        [_bit_planes(codes8 >> 2), _four_in_a_byte((codes8 & 3).reshape(-1, 2, 4, 32)), *packed, d.view(np.uint8)],
-        axis=1,
-    )
+    d = to_half(np.where(is_zero, np.float32(0), np.float32(1) / iscale))
+    return kpacking.finish_q3_k(rows, codes.reshape(-1, 256) + 4, np.where(is_zero, 0, rounded), d)
 
 
 def quantize_q6_k(rows: Floats) -> Blocks:
     """Rows of 256 values to blocks of 210 bytes."""
     parts = rows.reshape(-1, 16)
-    codes, scales = _search_symmetric(parts, half=32, refits=_REFITS)
+    codes, scales = _search_symmetric(parts, half=32, refits=_REFITS, least=_NOTHING)
     scales = scales.reshape(-1, 16)
-    iscale = np.float32(-128) / _largest(scales)
-    d = (np.float32(1) / iscale).astype("<f2")
+    iscale = np.float32(-128) / largest_magnitude(scales)
+    d = to_half(np.float32(1) / iscale)
     rounded = np.minimum(127, nearest_int(iscale * scales)).astype(np.int8)
-    step = (d.astype(np.float32) * rounded.astype(np.float32)).reshape(-1, 1)
-    fresh = np.clip(nearest_int(parts / step), -32, 31) + 32
-    # An all-zero sub-block has code 0 from its search where others have 32 for zero.
-    kept = np.where((parts == 0).all(axis=1, keepdims=True), 0, codes + 32)
-    codes = np.where(step == 0, kept, fresh).reshape(-1, 2, 4, 32)
-    low, high = _u8(codes & 15), _four_in_a_byte(_u8(codes >> 4))
-    packed = np.concatenate([low[:, :, 0] | low[:, :, 2] << 4, low[:, :, 1] | low[:, :, 3] << 4], axis=2)
-    return np.concatenate([_u8(packed).reshape(-1, 128), high, rounded.view(np.uint8), d.view(np.uint8)], axis=1)
-
-
-def _u8(values: npt.NDArray[np.integer]) -> Blocks:
-    return values.astype(np.uint8)
-
-
-def _four_in_a_byte(codes: npt.NDArray[np.integer]) -> Blocks:
-    """Two-bit codes (n, 2, 4, 32) to (n, 64): group g of a half at bit 2 g."""
-    packed = codes[:, :, 0] | codes[:, :, 1] << 2 | codes[:, :, 2] << 4 | codes[:, :, 3] << 6
-    return _u8(packed.reshape(-1, 64))
-
-
-def _two_in_a_byte(codes: Blocks) -> Blocks:
-    """Four-bit codes (n, 256) to (n, 128): of each 64 values the first 32 in the low halves."""
-    groups = codes.reshape(-1, 4, 2, 32)
-    return _u8((groups[:, :, 0] | groups[:, :, 1] << 4).reshape(-1, 128))
-
-
-def _bit_planes(bits: npt.NDArray[np.integer]) -> Blocks:
-    """One bit of 256 values to 32 bytes: value v is bit v // 32 of byte v % 32."""
-    return np.packbits(bits.reshape(-1, 8, 32) & 1, axis=1, bitorder="little").reshape(-1, 32)
-
-
-def _largest(values: Floats) -> Floats:
-    """The value of largest magnitude of each row, sign and all, the first of equals; shape (rows, 1)."""
-    found: Floats = np.take_along_axis(values, np.abs(values).argmax(axis=1, keepdims=True), axis=1)
-    return np.where(found == 0, np.float32(0), found)
+    return kpacking.finish_q6_k(rows, codes.reshape(-1, 256) + 32, rounded, d)
 
 
 # ---- symmetric types: Q3_K and Q6_K ----------------------------------------------------------------------------------
 
 
-def _search_symmetric(parts: Floats, half: int, refits: int) -> tuple[Codes, Floats]:
+def _search_symmetric(parts: Floats, half: int, refits: int, least: np.float32) -> tuple[Codes, Floats]:
     """Codes from -half to half - 1 and a scale for each row, fitted with the weights x**2.
 
-    Rows of zeros get scale 0 and codes of -half (the reference leaves a stored 0).
+    Rows of zeros, or of magnitudes below ``least``, get scale 0 and codes of -half (the reference leaves a stored 0).
     """
-    largest = _largest(parts)
+    largest = largest_magnitude(parts)
     weights = parts * parts
     codes = np.clip(nearest_int(parts * (np.float32(-half) / largest)), -half, half - 1)
     sum_lx, sum_l2 = _sums(parts, weights, codes)
@@ -135,8 +82,10 @@ def _search_symmetric(parts: Floats, half: int, refits: int) -> tuple[Codes, Flo
     active = np.ones(len(parts), dtype=np.bool_)
     for _ in range(_ROUNDS):
         active &= _sweep(parts, weights, codes, sum_lx, sum_l2, half, active)
-    is_zero = largest[:, 0] == 0
+    is_zero = (largest[:, 0] == 0) | (np.abs(largest[:, 0]) < least)
     codes[is_zero] = -half
+    # Squares of tiny values are 0: that sum made NaN of the scale in 2023 and is looked at today.
+    is_zero |= (sum_l2 == 0) & (least > 0)
     return codes, np.where(is_zero, np.float32(0), sum_lx / sum_l2)
 
 
@@ -189,13 +138,12 @@ def _sweep(
 
 @dataclass
 class _Fit:
-    """Super-blocks fitted: codes (n, 256), quantised scales and minimums (n, sub-blocks), their float16 units."""
+    """Super-blocks fitted: codes (n, 256), packed scales and minimums, their float16 units (n, 1)."""
 
     codes: Codes
-    scales: Codes
-    minimums: Codes
-    d: Blocks
-    dmin: Blocks
+    packed: Blocks
+    d: Halves
+    dmin: Halves
 
 
 @dataclass
@@ -207,7 +155,25 @@ class _Search:
     minimums: Floats
 
 
-def _fit_with_minimum(rows: Floats, sub: int, top: int, scale_top: int) -> _Fit:
+def _code_q2_k(rows: Floats, search: _Search, top: int) -> _Fit:
+    scales, d = kpacking.quantize_affine_scales(search.scales, 15)
+    minimums, dmin = kpacking.quantize_affine_scales(search.minimums, 15)
+    packed = kpacking.scale_bytes_q2_k(scales, minimums)
+    codes = kpacking.recode_affine(rows, search.codes, kpacking.scales_q2_k(packed), d, dmin, top)
+    return _Fit(codes, packed, d, dmin)
+
+
+def _code_q4_k(rows: Floats, search: _Search, top: int) -> _Fit:
+    scales, d = kpacking.quantize_affine_scales(search.scales, 63)
+    minimums, dmin = kpacking.quantize_affine_scales(search.minimums, 63)
+    packed = kpacking.scale_bytes_q4_k(np.minimum(scales, 63), np.minimum(minimums, 63))
+    codes = kpacking.recode_affine(rows, search.codes, scales_q4_k(packed), d, dmin, top)
+    return _Fit(codes, packed, d, dmin)
+
+
+def _fit_with_minimum(
+    rows: Floats, sub: int, top: int, code: Callable[[Floats, _Search, int], _Fit], previous: Codes | None
+) -> _Fit:
     """Search every sub-block, quantise its scale and minimum, and code its values again.
 
     The reference does not clear its codes between super-blocks and stops a search whose first round finds the codes
@@ -223,9 +189,11 @@ def _fit_with_minimum(rows: Floats, sub: int, top: int, scale_top: int) -> _Fit:
             np.where(early, stopped.scales, finished.scales),
             np.where(early, stopped.minimums, finished.minimums),
         )
-        fit = _quantize_scales(rows, choice, sub, top, scale_top)
+        fit = code(rows, choice, top)
         before = np.zeros_like(fit.codes)
         before[1:] = fit.codes[:-1]
+        if previous is not None:
+            before[:1] = previous
         now = (before == stopped.codes).reshape(len(rows), -1, sub).all(axis=2)
         if (now == early).all():
             return fit
@@ -276,32 +244,3 @@ def _affine_of(parts: Floats, low: Floats, codes: Codes) -> tuple[Floats, Floats
         rest += parts[:, column] - scale * as_floats[:, column]
     minimum = rest / np.float32(parts.shape[1])
     return scale, np.where(minimum > 0, np.float32(0), minimum)
-
-
-def _quantize_scales(rows: Floats, search: _Search, sub: int, top: int, scale_top: int) -> _Fit:
-    scales, d = _quantized(search.scales, scale_top)
-    minimums, dmin = _quantized(search.minimums, scale_top)
-    step = (d.astype(np.float32) * scales.astype(np.float32)).repeat(sub, axis=1)
-    shift = (dmin.astype(np.float32) * minimums.astype(np.float32)).repeat(sub, axis=1)
-    fresh = np.clip(nearest_int((rows + shift) / step), 0, top)
-    codes = np.where(step == 0, search.codes, fresh)
-    return _Fit(codes, scales, minimums, d.view(np.uint8), dmin.view(np.uint8))
-
-
-def _quantized(values: Floats, top: int) -> tuple[Codes, npt.NDArray[np.float16]]:
-    """Scales as multiples of the largest one's part, and that part in float16."""
-    largest = np.maximum(values.max(axis=1, keepdims=True), np.float32(0))
-    inverse = np.where(largest > 0, np.float32(top) / largest, np.float32(0)).astype(np.float32)
-    rounded = np.minimum(nearest_int(inverse * values) & 255, top)
-    return rounded, (largest / np.float32(top)).astype("<f2")
-
-
-def _pack_scales(fit: _Fit) -> Blocks:
-    """Eight scales and eight minimums of 6 bits in 12 bytes; ``scales_q4_k`` reads them back."""
-    scales, minimums = _u8(fit.scales), _u8(fit.minimums)
-    first = scales[:, :4] | scales[:, 4:] >> 4 << 6
-    second = minimums[:, :4] | minimums[:, 4:] >> 4 << 6
-    third = scales[:, 4:] & 15 | (minimums[:, 4:] & 15) << 4
-    packed = np.concatenate([first, second, third], axis=1)
-    assert all((a == b).all() for a, b in zip(scales_q4_k(packed), (scales, minimums), strict=True))
-    return packed

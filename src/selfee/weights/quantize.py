@@ -1,4 +1,4 @@
-"""Stored blocks at native speed: de-quantise and multiply, with the same bits as the NumPy twins.
+"""Stored blocks at native speed: quantise, de-quantise and multiply, with the same bits as the NumPy twins.
 
 The door to the compiled kernels for everything that works on weights; ``quants.py`` and ``kquants.py`` define what the
 bits mean. Sizes are checked below this door, in ``native/bindings/kernels.cpp``, and are ``ValueError`` there.
@@ -6,12 +6,15 @@ bits mean. Sizes are checked below this door, in ``native/bindings/kernels.cpp``
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
 
 from selfee.errors import SelfeeError, UnsupportedFileError, UsageError
+from selfee.weights.quantizers import Generation, check_importance, not_finite
 from selfee.weights.quants import QuantType
 
 Floats = npt.NDArray[np.float32]
@@ -48,6 +51,96 @@ def dequantize(type: QuantType, blocks: npt.NDArray[np.uint8], count: int | None
         raise ValueError(f"{count} values asked of {type.name} blocks that hold {capacity}")
     values: Floats = native().dequantize(number, raw, capacity)
     return values if count is None else values[:count]
+
+
+@dataclass(frozen=True)
+class QuantizationError:
+    """What quantising a tensor loses: sums over its values, in float64."""
+
+    error: float
+    """Squared differences, each times the importance of its column if there is one."""
+    energy: float
+    """Squares of the values themselves, never weighed."""
+
+
+class Quantizer:
+    """Turns whole tensors from any readable type into blocks of another, on several threads.
+
+    The bytes are those of ``quantizers.quantize``, whatever the number of threads and the instruction set. The threads
+    stay between calls; one call at a time works, others wait. Ctrl-C ends a call early.
+    """
+
+    def __init__(self, threads: int | None = None, *, instruction_set: str | None = None) -> None:
+        """``threads`` defaults to the processors this process may use, ``instruction_set`` to ``isa()``."""
+        count = threads if threads is not None else len(os.sched_getaffinity(0))
+        self._native = native().Quantizer(count, instruction_set or isa())
+
+    def run(
+        self,
+        type: QuantType,
+        source_type: QuantType,
+        source_bytes: npt.NDArray[np.uint8],
+        rows: int,
+        cols: int,
+        *,
+        generation: Generation = Generation.JUNE_2023,
+        importance: npt.NDArray[np.float32] | None = None,
+        previous: npt.NDArray[np.uint8] | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Quantise ``rows`` x ``cols`` values that lie in ``source_bytes`` to blocks of ``type``, as flat bytes.
+
+        ``importance`` (cols,) and ``previous`` (the last block of the call before, where a tensor is done in parts) are
+        as for ``quantizers.quantize``. Raises NotFinite (a ValueError with ``.index``) for a value that the type
+        cannot hold, UsageError for an importance that does not fit, ValueError for sizes that do not.
+        """
+        raw, weights = self._checked(type, source_bytes, cols, importance)
+        before = None if previous is None else np.ascontiguousarray(previous, dtype=np.uint8).reshape(-1)
+        blocks: npt.NDArray[np.uint8]
+        blocks, found = self._native.run(
+            _usable(type), _usable(source_type), raw, rows, cols, _GENERATIONS[generation], weights, before
+        )
+        if found is not None:
+            raise not_finite(type, *found)
+        return blocks
+
+    def error(
+        self,
+        type: QuantType,
+        source_type: QuantType,
+        source_bytes: npt.NDArray[np.uint8],
+        rows: int,
+        cols: int,
+        *,
+        generation: Generation = Generation.JUNE_2023,
+        importance: npt.NDArray[np.float32] | None = None,
+    ) -> QuantizationError:
+        """How much quantising would lose, without keeping the blocks; arguments and errors as for ``run``.
+
+        The same figures for every number of threads and instruction set. Types that remember the block before (2023)
+        are measured as if every 32768 values began a tensor.
+        """
+        raw, weights = self._checked(type, source_bytes, cols, importance)
+        error, energy, found = self._native.measure(
+            _usable(type), _usable(source_type), raw, rows, cols, _GENERATIONS[generation], weights
+        )
+        if found is not None:
+            raise not_finite(type, *found)
+        return QuantizationError(error, energy)
+
+    @staticmethod
+    def _checked(
+        type: QuantType,
+        source_bytes: npt.NDArray[np.uint8],
+        cols: int,
+        importance: npt.NDArray[np.float32] | None,
+    ) -> tuple[npt.NDArray[np.uint8], Floats | None]:
+        if importance is not None:
+            importance = np.ascontiguousarray(importance, dtype=np.float32)
+            check_importance(type, importance, cols)
+        return np.ascontiguousarray(source_bytes, dtype=np.uint8).reshape(-1), importance
+
+
+_GENERATIONS = {Generation.JUNE_2023: 0, Generation.CURRENT: 1}
 
 
 def quantize_activations(type: QuantType, x: npt.ArrayLike, *, instruction_set: str | None = None) -> Floats:
