@@ -17,7 +17,8 @@ import numpy as np
 from selfee.errors import UsageError
 from selfee.weights.checkpoint import Checkpoint, TensorInfo
 from selfee.weights.disk import human_size
-from selfee.weights.quantize import Quantizer
+from selfee.weights.kquants import Floats
+from selfee.weights.quantize import Quantizer, dequantize
 from selfee.weights.quantizers import Generation
 from selfee.weights.quants import QuantType
 from selfee.weights.recipes import Choice, fits, is_matrix
@@ -84,13 +85,14 @@ def choose_for_size(
 
 
 def _measured(
-    checkpoint: Checkpoint, tensor: TensorInfo, quantizer: Quantizer, importance: np.ndarray | None
+    checkpoint: Checkpoint, tensor: TensorInfo, quantizer: Quantizer, importance: Floats | None
 ) -> list[Step]:
     rows, columns = prod(tensor.shape[:-1]), tensor.shape[-1]
     count = min(rows, max(1, _SAMPLE_VALUES // columns))
     picked = np.linspace(0, rows - 1, count).astype(np.int64)  # evenly spread, the same every time
     sample = np.ascontiguousarray(checkpoint.read(tensor.name).reshape(rows, -1)[picked])
     checkpoint.release(tensor.name)
+    energy = _energy(dequantize(tensor.type, sample).reshape(count, columns), importance)
     steps = []
     for type in _CANDIDATES:
         if not fits(tensor, type) or _nbytes(tensor, type) > max(tensor.nbytes, _nbytes(tensor, QuantType.F16)):
@@ -98,9 +100,15 @@ def _measured(
         measured = quantizer.error(
             type, tensor.type, sample, count, columns, generation=Generation.CURRENT, importance=importance
         )
-        relative = measured.squared_error / measured.sum_of_squares if measured.sum_of_squares else 0.0
+        relative = measured.error / energy if energy else 0.0
         steps.append(Step(type, _nbytes(tensor, type), relative * _weight(checkpoint, tensor.name)))
     return steps
+
+
+def _energy(values: Floats, importance: Floats | None) -> float:
+    """Squares of the values, weighed as their errors are."""
+    squares = np.square(values, dtype=np.float64)
+    return float((squares if importance is None else squares * importance).sum())
 
 
 def _weight(checkpoint: Checkpoint, name: str) -> float:

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from selfee.errors import BadFileError
 from selfee.weights.checkpoint import Checkpoint, TensorInfo
 from selfee.weights.printable import printable
-from selfee.weights.quantize import NotFinite, Quantizer
-from selfee.weights.quantizers import Generation
+from selfee.weights.quantize import Quantizer
+from selfee.weights.quantizers import Generation, NotFinite
 from selfee.weights.quants import QuantType
 from selfee.weights.writing import Bytes, TensorStream
 
