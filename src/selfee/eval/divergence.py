@@ -11,58 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from selfee.errors import UsageError
+from selfee.eval.base import Base, LogProbabilities
 from selfee.eval.chunks import Chunks, Tokens
-from selfee.eval.logits_file import LogitsFile
 from selfee.eval.perplexity import Doubles, Estimate, Evaluator, blocks, log_softmax
 
 _LEAST_FOR_COVARIANCE = 10  # positions, as in llama.cpp
 _KLD_PERCENTILES = ("99.9", "99", "95", "90", "50", "10", "5", "1", "0.1")
 _DP_PERCENTILES = ("99.9", "99", "95", "90", "75", "50", "25", "10", "5", "1", "0.1")
-
-LogProbabilities = npt.NDArray[np.floating]
-
-
-class Base(Protocol):
-    """Whoever knows the log-probabilities to compare with."""
-
-    vocabulary: int
-
-    def slices(self, chunks: Chunks, index: int) -> Iterator[LogProbabilities]:
-        """ln p of a chunk's scored positions: [rows, vocabulary], in order, in any portions."""
-        ...
-
-
-class BaseModel:
-    """A base that is computed alongside: the whole distribution counts."""
-
-    def __init__(self, evaluator: Evaluator, vocabulary: int) -> None:
-        self._evaluator = evaluator
-        self.vocabulary = vocabulary
-
-    def slices(self, chunks: Chunks, index: int) -> Iterator[LogProbabilities]:
-        """See ``Base.slices``."""
-        for logits, _ in self._evaluator.slices(chunks, index):
-            for part in blocks(*logits.shape):
-                yield log_softmax(logits[part])
-
-
-class SavedBase:
-    """A base read from a file of log-probabilities: tokens below e^-16 do not count, as in llama.cpp."""
-
-    def __init__(self, file: LogitsFile) -> None:
-        self._file = file
-        self.vocabulary = file.vocabulary
-
-    def slices(self, chunks: Chunks, index: int) -> Iterator[LogProbabilities]:
-        """See ``Base.slices``."""
-        for part in blocks(chunks.scored, self.vocabulary):
-            yield self._file.log_probabilities(index, part.start, part.stop)
 
 
 @dataclass(frozen=True)
@@ -113,8 +72,8 @@ def compare(
         for logits, targets in evaluator.slices(chunks, index):
             if logits.shape[1] != base.vocabulary:
                 raise UsageError(
-                    f"the model has {logits.shape[1]} tokens in its vocabulary and the base {base.vocabulary}; expected "
-                    "as many; name the model that this one was made of"
+                    f"the model has {logits.shape[1]} tokens in its vocabulary and the base {base.vocabulary}; "
+                    "expected as many; name the model that this one was made of"
                 )
             for part in blocks(*logits.shape):
                 rows = log_softmax(logits[part])
