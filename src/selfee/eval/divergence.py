@@ -19,7 +19,6 @@ from selfee.eval.base import Base, LogProbabilities
 from selfee.eval.chunks import Chunks, Tokens
 from selfee.eval.perplexity import Doubles, Estimate, Evaluator, blocks, log_softmax
 
-_LEAST_FOR_COVARIANCE = 10  # positions, as in llama.cpp
 _KLD_PERCENTILES = ("99.9", "99", "95", "90", "50", "10", "5", "1", "0.1")
 _DP_PERCENTILES = ("99.9", "99", "95", "90", "75", "50", "25", "10", "5", "1", "0.1")
 
@@ -125,24 +124,19 @@ def _statistics(values: Doubles) -> Divergence:
     surprise, base_surprise = values[_Row.SURPRISE], values[_Row.BASE_SURPRISE]
     count = surprise.size
     ln_ppl, ln_base = Estimate.of_mean(surprise), Estimate.of_mean(base_surprise)
-    covariance = 0.0
-    if count >= _LEAST_FOR_COVARIANCE:
-        covariance = float(((surprise - ln_ppl.value) * (base_surprise - ln_base.value)).mean()) / (count - 1)
     ppl, base_ppl = ln_ppl.exponential(), ln_base.exponential()
     dp = np.exp(-surprise) - np.exp(-base_surprise)
     squared = Estimate.of_mean(np.square(dp))
     rms = math.sqrt(squared.value)
-    errors = ln_ppl.error * ln_base.error
     same = float(values[_Row.SAME_TOP].mean())
     return Divergence(
         positions=count,
         ppl=ppl,
         base_ppl=base_ppl,
-        ppl_difference=Estimate(
-            ppl.value - base_ppl.value, _difference(ppl.error, base_ppl.error, ppl.value * base_ppl.value * covariance)
-        ),
-        ln_ratio=Estimate(ln_ppl.value - ln_base.value, _difference(ln_ppl.error, ln_base.error, covariance)),
-        correlation=covariance / errors if errors else 1.0,
+        ppl_difference=_difference(ppl, base_ppl, surprise, base_surprise),
+        # Both are means over the same positions: the error of their difference is that of the mean difference.
+        ln_ratio=Estimate.of_mean(surprise - base_surprise),
+        correlation=_correlation(surprise, base_surprise),
         kld=Spread.of(values[_Row.KLD], _KLD_PERCENTILES),
         dp=Spread.of(dp, _DP_PERCENTILES),
         dp_rms=Estimate(rms, 0.5 / rms * squared.error if rms else 0.0),
@@ -150,6 +144,15 @@ def _statistics(values: Doubles) -> Divergence:
     )
 
 
-def _difference(error: float, base_error: float, covariance: float) -> float:
-    """The error of a difference of two that vary together."""
-    return math.sqrt(max(0.0, error * error + base_error * base_error - 2 * covariance))
+def _difference(ppl: Estimate, base_ppl: Estimate, surprise: Doubles, base_surprise: Doubles) -> Estimate:
+    """Of the perplexities; its error by their slopes, which are the perplexities themselves."""
+    if not math.isfinite(ppl.value) or not math.isfinite(base_ppl.value):
+        return Estimate(math.inf, math.inf)
+    spread = Estimate.of_mean(ppl.value * surprise - base_ppl.value * base_surprise)
+    return Estimate(ppl.value - base_ppl.value, spread.error)
+
+
+def _correlation(one: Doubles, other: Doubles) -> float:
+    """How far two vary together, -1 to 1; 1 where either does not vary."""
+    product = float(one.std() * other.std())
+    return float(((one - one.mean()) * (other - other.mean())).mean()) / product if product else 1.0

@@ -47,10 +47,10 @@ def encode_rows(logits: Logits) -> Codes:
         some = np.asarray(logits[part], dtype=np.float32)
         top = some.max(axis=1, keepdims=True)
         bottom = np.maximum(some.min(axis=1, keepdims=True), top - _DEPTH)
-        total = np.exp(some - top).sum(axis=1, keepdims=True, dtype=np.float64)
-        minimum = bottom - top - np.log(total).astype(np.float32)
-        scale = (top - bottom) / _CODES
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            total = np.exp(some - top).sum(axis=1, keepdims=True, dtype=np.float64)
+            minimum = bottom - top - np.log(total).astype(np.float32)
+            scale = (top - bottom) / _CODES
             steps = np.rint((np.float32(1) / scale) * (some - bottom))
         is_coded = (scale > 0) & (some > bottom)
         codes[part, :4] = np.concatenate([scale, minimum], axis=1).astype("<f4").view("<u2")
