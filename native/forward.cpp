@@ -21,16 +21,22 @@ void grow(std::vector<float>& buffer, int64_t size) {
 Transformer::Transformer(Shape given, int threads) : shape(std::move(given)), ops_(ops_named(isa_name())), pool_(threads) {}
 
 bool Transformer::forward(KvCache& cache, const int32_t* tokens, int64_t n, int64_t first, float* logits,
-                          int64_t logit_rows, const std::function<bool()>& interrupted) {
+                          int64_t logit_rows, const std::function<bool()>& interrupted, double* squares) {
     const std::lock_guard<std::mutex> one_at_a_time(mutex_);
     for (int64_t done = 0; done < n; done += kBatch) {
         const int64_t batch = std::min(kBatch, n - done);
         embed(tokens + done, batch);
         rotation_.set(first + done, batch, shape.rope_frequencies);
+        squares_ = squares;
         for (int64_t layer = 0; layer < shape.layers; ++layer) {
             if (interrupted()) return false;
             attend(layers[size_t(layer)], cache, layer, batch, first + done);
             feed_forward(layers[size_t(layer)], batch);
+        }
+        if (squares_) {  // the head's inputs count for every token, also where no logits are wanted
+            normalise(x_.data(), final_norm, batch);
+            observe(normed_.data(), batch, shape.width);
+            squares_ = nullptr;
         }
         const int64_t wanted = std::min(batch, done + batch - (n - logit_rows));
         if (wanted <= 0) continue;
@@ -106,6 +112,22 @@ void Transformer::add(const std::vector<float>& y, int64_t n) {
     });
 }
 
+int64_t Transformer::inputs() const {
+    return shape.layers * (2 * shape.width + shape.heads * shape.head_dim + shape.hidden) + shape.width;
+}
+
+// Adds up squares of inputs in double, token after token: a column belongs to one thread, so that their number does
+// not matter.
+void Transformer::observe(const float* x, int64_t n, int64_t cols) {
+    constexpr int64_t kColumns = 64;
+    double* const sums = squares_;
+    pool_.each(cols, kColumns, [&](int64_t begin, int64_t end, int) {
+        for (int64_t t = 0; t < n; ++t)
+            for (int64_t c = begin; c < end; ++c) sums[c] += double(x[t * cols + c]) * double(x[t * cols + c]);
+    });
+    squares_ += cols;
+}
+
 void Transformer::prepare(const Matrix& matrix, const float* x, int64_t n) {
     activations_.reshape(activation_kind(matrix.type), n, matrix.cols);
     pool_.each(n, part_of(n), [&](int64_t begin, int64_t end, int) {
@@ -115,6 +137,7 @@ void Transformer::prepare(const Matrix& matrix, const float* x, int64_t n) {
 
 // out = matrix . x for each product. Neighbours that want the same kind of activations share them and one loop.
 void Transformer::multiply(std::initializer_list<Product> products, const float* x, int64_t n) {
+    if (squares_) observe(x, n, products.begin()->matrix->cols);
     const Product* next = products.begin();
     while (next != products.end()) {
         const Product* const start = next;

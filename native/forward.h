@@ -41,9 +41,14 @@ public:
 
     // Evaluates n tokens at positions first .. first + n - 1 after those in the cache. Writes the logits of the last
     // `logit_rows` tokens (0 to n), [logit_rows][vocabulary]. `interrupted` is asked between layers; true ends the work,
-    // and forward returns false. One call at a time: others wait.
+    // and forward returns false. `squares` is null, or inputs() sums to which the squares of what the matrices were
+    // multiplied with are added. One call at a time: others wait.
     bool forward(KvCache& cache, const int32_t* tokens, int64_t n, int64_t first, float* logits, int64_t logit_rows,
-                 const std::function<bool()>& interrupted);
+                 const std::function<bool()>& interrupted, double* squares = nullptr);
+
+    // Columns of all inputs of matrices: in each layer those of q, k and v, of the attention's output, of gate and up,
+    // of down; then those of the head.
+    int64_t inputs() const;
 
     int threads() const { return pool_.threads(); }
 
@@ -62,6 +67,7 @@ private:
     void shape_heads(const Layer& layer, float* x, int64_t heads, const std::vector<float>& bias,
                      const std::vector<float>& norm, int64_t token) const;
     void add(const std::vector<float>& y, int64_t n);
+    void observe(const float* x, int64_t n, int64_t cols);
     int64_t part_of(int64_t n) const;
 
     const Ops& ops_;
@@ -70,6 +76,7 @@ private:
     Activations activations_;
     Rotation rotation_;
     Attention attention_;
+    double* squares_ = nullptr;  // where those of the next matrix are added; null where nobody asked
     std::vector<float> x_, normed_, q_, k_, v_, attended_, delta_, gate_, up_;
 };
 

@@ -1,11 +1,13 @@
 // Binds the forward pass, sessions and sampling.  Every shape and token is checked here; below, nothing is.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 
@@ -21,6 +23,7 @@ namespace {
 using Blocks = nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu>;
 using Tensors = nb::typed<nb::dict, nb::str, nb::object>;
 using Tokens = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Sums = nb::ndarray<double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Row = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Logits = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
 
@@ -159,10 +162,11 @@ public:
         length_ = length;
     }
 
-    Logits forward(const Tokens& tokens, int64_t logit_rows) {
+    Logits forward(const Tokens& tokens, int64_t logit_rows, const std::optional<Sums>& squares) {
         const auto n = int64_t(tokens.shape(0)), vocabulary = model_.shape().vocabulary;
         require(n <= cache_.capacity() - length_, "the context is full");
         require(0 <= logit_rows && logit_rows <= n, "logit_rows is not within 0 .. number of tokens");
+        require(!squares || int64_t(squares->shape(0)) == model_.transformer().inputs(), "squares is not as long as the inputs");
         for (int64_t i = 0; i < n; ++i)
             if (tokens.data()[i] < 0 || tokens.data()[i] >= vocabulary) refuse("token " + std::to_string(tokens.data()[i]) + " does not exist");
         auto* logits = new float[size_t(std::max<int64_t>(1, logit_rows)) * size_t(vocabulary)];
@@ -172,7 +176,8 @@ public:
         bool done = false;
         {
             const nb::gil_scoped_release unlocked;
-            done = model_.transformer().forward(cache_, tokens.data(), n, length_, logits, logit_rows, interrupted);
+            done = model_.transformer().forward(cache_, tokens.data(), n, length_, logits, logit_rows, interrupted,
+                                                squares ? squares->data() : nullptr);
         }
         if (!done) throw nb::python_error();
         length_ += n;
@@ -240,8 +245,9 @@ void bind_model(nb::module_& m) {
         .def_prop_ro("length", &Session::length, "Tokens evaluated.")
         .def_prop_ro("capacity", &Session::capacity, "Tokens that fit.")
         .def("truncate", &Session::truncate, "length"_a, "Keep this many tokens.")
-        .def("forward", &Session::forward, "tokens"_a, "logit_rows"_a,
-             "Evaluate tokens after those held; logits of the last `logit_rows` of them.");
+        .def("forward", &Session::forward, "tokens"_a, "logit_rows"_a, "squares"_a = nb::none(),
+             "Evaluate tokens after those held; logits of the last `logit_rows` of them. `squares` are sums to which the "
+             "squares of the matrices' inputs are added: see selfee.llama.importance.");
     nb::class_<Sampler>(m, "Sampler", "Draws tokens; use selfee.llama.sampling.Sampler.")
         .def(nb::new_(&make_sampler), nb::kw_only(), "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "typical_p"_a,
              "tail_free_z"_a, "repeat_penalty"_a, "repeat_last_n"_a, "frequency_penalty"_a, "presence_penalty"_a,

@@ -59,9 +59,9 @@ class Session:
     def truncate(self, length: int) -> None:
         """Keep this many tokens."""
 
-    def forward(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], logit_rows: int) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
+    def forward(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], logit_rows: int, squares: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu')] | None = None) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
         """
-        Evaluate tokens after those held; logits of the last `logit_rows` of them.
+        Evaluate tokens after those held; logits of the last `logit_rows` of them. `squares` are sums to which the squares of the matrices' inputs are added: see selfee.llama.importance.
         """
 
 class Sampler:

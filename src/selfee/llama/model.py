@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from selfee.errors import BadFileError, ContextOverflowError, ResourceError, SelfeeError, UsageError
 from selfee.llama.config import LlamaConfig
+from selfee.llama.importance import InputSquares
 from selfee.weights.checkpoint import Checkpoint
 from selfee.weights.open import open_checkpoint
 from selfee.weights.quantize import dequantize, isa, native
@@ -161,15 +162,22 @@ class Session:
                 raise UsageError(f"truncate: {length} tokens to be kept of {self.length}; expected 0 to {self.length}")
             self._native.truncate(length)
 
-    def forward(self, tokens: Sequence[int], logits_for: Literal["last", "all"] = "last") -> npt.NDArray[np.float32]:
-        """Evaluate tokens after those held; raw logits [1 or len(tokens), vocabulary].
+    def forward(
+        self,
+        tokens: Sequence[int],
+        logits_for: Literal["last", "all", "none"] = "last",
+        *,
+        squares: InputSquares | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Evaluate tokens after those held; raw logits [1, len(tokens) or 0, vocabulary].
 
-        The bits of a token's logits depend on the tokens up to it, never on how they were divided into calls. Raises
-        ContextOverflowError (nothing is computed then), UsageError for no tokens or one that does not exist, and while
-        another thread evaluates tokens in this session.
+        The squares of what each matrix was multiplied with are added to ``squares``. The bits of a token's logits
+        depend on the tokens up to it, never on how they were divided into calls. Raises ContextOverflowError (nothing
+        is computed then), UsageError for no tokens or one that does not exist, and while another thread evaluates
+        tokens in this session.
         """
         with self._alone():
-            return self._forward(tokens, logits_for)
+            return self._forward(tokens, logits_for, squares)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -183,7 +191,9 @@ class Session:
         finally:
             self._busy.release()
 
-    def _forward(self, tokens: Sequence[int], logits_for: Literal["last", "all"]) -> npt.NDArray[np.float32]:
+    def _forward(
+        self, tokens: Sequence[int], logits_for: Literal["last", "all", "none"], squares: InputSquares | None
+    ) -> npt.NDArray[np.float32]:
         ids = np.asarray(tokens, dtype=np.int64)
         vocabulary, room = self._model.config.vocabulary, self.context_length - self.length
         if ids.ndim != 1 or ids.size == 0:
@@ -198,7 +208,8 @@ class Session:
             raise UsageError(f"forward: token {wrong} does not exist; expected 0 to {vocabulary - 1}")
         self._model.checkpoint.verify_unchanged()
         try:
-            return self._native.forward(ids.astype(np.int32), ids.size if logits_for == "all" else 1)
+            rows = {"last": 1, "all": ids.size, "none": 0}[logits_for]
+            return self._native.forward(ids.astype(np.int32), rows, squares.sums if squares else None)
         except MemoryError as error:
             raise ResourceError(
                 f"{self._model.checkpoint.path}: not enough memory to evaluate {ids.size} tokens; close other programs "

@@ -34,6 +34,8 @@ class ReferenceSession:
             empty
         ] * self.config.layers  # a layer's keys and values: [P, K, E], float16 as in the native cache
         self._values = [empty] * self.config.layers
+        self.squares: dict[str, npt.NDArray[np.float64]] = {}
+        """By matrix: sums of the squares of its inputs over all tokens evaluated (the head: of those with logits)."""
 
     @property
     def length(self) -> int:
@@ -48,23 +50,26 @@ class ReferenceSession:
         positions = self.length + np.arange(len(tokens))
         x_TD = weights["token_embd.weight"][np.asarray(tokens)]
         for layer in range(config.layers):
-            block = {name.split(".", 2)[2]: w for name, w in weights.items() if name.startswith(f"blk.{layer}.")}
-            x_TD = x_TD + self._attention(block, layer, self._norm(x_TD, block["attn_norm.weight"]), positions)
-            x_TD = x_TD + _feed_forward(block, self._norm(x_TD, block["ffn_norm.weight"]))
+            block = f"blk.{layer}."
+            x_TD = x_TD + self._attention(layer, self._norm(x_TD, weights[block + "attn_norm.weight"]), positions)
+            x_TD = x_TD + self._feed_forward(block, self._norm(x_TD, weights[block + "ffn_norm.weight"]))
         wanted = x_TD if logits_for == "all" else x_TD[-1:]
-        head = weights["token_embd.weight" if config.tied else "output.weight"]  # [V, D]
-        logits: Floats = self._norm(wanted, weights["output_norm.weight"]) @ head.T
-        return logits
+        head = "token_embd.weight" if config.tied else "output.weight"  # [V, D]
+        return self._multiply(head, self._norm(wanted, weights["output_norm.weight"]))
+
+    def _multiply(self, name: str, x: Floats) -> Floats:
+        self.squares[name] = self.squares.get(name, 0) + np.square(x, dtype=np.float64).sum(axis=0)
+        y: Floats = x @ self._weights[name].T
+        return y
 
     def _norm(self, x: Floats, weight: Floats) -> Floats:
         mean = np.mean(np.square(x).astype(np.float64), axis=-1, keepdims=True).astype(np.float32)
         normed: Floats = x * (np.float32(1) / np.sqrt(mean + np.float32(self.config.norm_epsilon))) * weight
         return normed
 
-    def _attention(
-        self, block: dict[str, Floats], layer: int, x_TD: Floats, positions: npt.NDArray[np.int64]
-    ) -> Floats:
-        q_THE, k_TKE, v_TKE = (self._heads(block, part, x_TD, positions) for part in ("attn_q", "attn_k", "attn_v"))
+    def _attention(self, layer: int, x_TD: Floats, positions: npt.NDArray[np.int64]) -> Floats:
+        parts = (f"blk.{layer}.attn_{letter}" for letter in "qkv")
+        q_THE, k_TKE, v_TKE = (self._heads(part, x_TD, positions) for part in parts)
         keys = self._keys[layer] = np.concatenate([self._keys[layer], k_TKE.astype(np.float16)])
         values = self._values[layer] = np.concatenate([self._values[layer], v_TKE.astype(np.float16)])
         group = self.config.heads // self.config.kv_heads  # heads of queries that share a head of keys
@@ -75,21 +80,21 @@ class ReferenceSession:
         weights_THP = np.exp(scores_THP - scores_THP.max(axis=-1, keepdims=True))
         weights_THP /= weights_THP.sum(axis=-1, keepdims=True)
         mixed_THE = np.einsum("thp,phe->the", weights_THP, v_each)
-        out_TD: Floats = mixed_THE.reshape(len(x_TD), -1) @ block["attn_output.weight"].T
-        return out_TD
+        return self._multiply(f"blk.{layer}.attn_output.weight", mixed_THE.reshape(len(x_TD), -1))
 
-    def _heads(self, block: dict[str, Floats], part: str, x_TD: Floats, positions: npt.NDArray[np.int64]) -> Floats:
-        x = x_TD @ block[f"{part}.weight"].T
-        if f"{part}.bias" in block:
-            x = x + block[f"{part}.bias"]
+    def _heads(self, part: str, x_TD: Floats, positions: npt.NDArray[np.int64]) -> Floats:
+        x = self._multiply(f"{part}.weight", x_TD)
+        if f"{part}.bias" in self._weights:
+            x = x + self._weights[f"{part}.bias"]
         x = x.reshape(len(x_TD), -1, self.config.head_dim)
-        if f"{part}_norm.weight" in block:
-            x = self._norm(x, block[f"{part}_norm.weight"])
-        return x if part == "attn_v" else rotate(x, positions, self.config.rope_frequencies, self.config.rope_halves)
+        if f"{part}_norm.weight" in self._weights:
+            x = self._norm(x, self._weights[f"{part}_norm.weight"])
+        if part.endswith("attn_v"):
+            return x
+        return rotate(x, positions, self.config.rope_frequencies, self.config.rope_halves)
 
-
-def _feed_forward(block: dict[str, Floats], x_TD: Floats) -> Floats:
-    gate_TF, up_TF = x_TD @ block["ffn_gate.weight"].T, x_TD @ block["ffn_up.weight"].T
-    silu_TF = gate_TF / (1 + np.exp(-gate_TF))
-    out_TD: Floats = (silu_TF * up_TF) @ block["ffn_down.weight"].T
-    return out_TD
+    def _feed_forward(self, block: str, x_TD: Floats) -> Floats:
+        gate_TF = self._multiply(block + "ffn_gate.weight", x_TD)
+        up_TF = self._multiply(block + "ffn_up.weight", x_TD)
+        silu_TF = gate_TF / (1 + np.exp(-gate_TF))
+        return self._multiply(block + "ffn_down.weight", silu_TF * up_TF)

@@ -1,0 +1,78 @@
+"""A model file opened to be measured, with the identity that its results are filed under."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from selfee.engines.memory import available_memory, require_memory
+from selfee.errors import BadFileError
+from selfee.llama.config import LlamaConfig
+from selfee.llama.model import Model, memory_needed
+from selfee.llama.tokenizer import Tokenizer, load_tokenizer
+from selfee.weights.open import open_checkpoint
+
+_MOST_PACKED = 1 << 31  # bytes of weights copied into the faster layout; more takes longer than it gains
+
+
+@dataclass(frozen=True)
+class FileIdentity:
+    """Which bytes a file held when it was looked at."""
+
+    name: str
+    size: int
+    mtime_ns: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: str | Path) -> FileIdentity:
+        """Read the whole file. Raises BadFileError where it cannot be read."""
+        path = Path(path)
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            status = path.stat()
+        except OSError as error:
+            raise BadFileError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+        return cls(path.name, status.st_size, status.st_mtime_ns, digest)
+
+
+@dataclass(frozen=True)
+class MeasuredModel:
+    """A model ready to compute, and its tokenizer."""
+
+    model: Model
+    tokenizer: Tokenizer
+
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return self.model.checkpoint.path
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits stored for each value, all tensors together."""
+        tensors = self.model.checkpoint.tensors.values()
+        return 8 * sum(tensor.nbytes for tensor in tensors) / sum(prod(tensor.shape) for tensor in tensors)
+
+
+@contextmanager
+def open_measured(path: str | Path, n_ctx: int, threads: int | None = None) -> Iterator[MeasuredModel]:
+    """Open a model for chunks of ``n_ctx`` tokens.
+
+    Weights are copied into the kernels' faster layout where they are small and memory allows. Raises BadFileError,
+    UnsupportedFileError, UsageError; ResourceError where the model does not fit into memory.
+    """
+    with open_checkpoint(path) as checkpoint:
+        config, have = LlamaConfig.from_checkpoint(checkpoint), available_memory()
+        plain = memory_needed(checkpoint, config, n_ctx)
+        require_memory(str(checkpoint.path), plain, have, "use a smaller file or a smaller context (-c)")
+        packed = memory_needed(checkpoint, config, n_ctx, packed=True)
+        is_packed = packed - plain <= _MOST_PACKED and (have is None or packed <= have)
+        tokenizer = load_tokenizer(checkpoint.vocab)
+        with Model.load(checkpoint, context_length=n_ctx, threads=threads, packed=is_packed) as model:
+            yield MeasuredModel(model, tokenizer)
