@@ -85,12 +85,19 @@ def _summary(card: Card) -> str:
     if len(shapes) > 1:
         return f"{count}, of models of different shapes.\n"
     largest = max(file.parameters for file in card.files)
-    parts = [f"{largest / 1e9:.2f} billion parameters" if largest >= 1e8 else f"{largest:,} parameters"]
+    parts = [_count_text(largest) + " parameters"]
     parts += [f"{first.layers} layers"] if first.layers else []
     parts += [f"{first.vocabulary:,} tokens"]
     parts += [f"trained on texts of up to {first.trained_context:,} tokens"] if first.trained_context else []
     kind = f"architecture {plain(first.architecture)}" if first.architecture else "unknown architecture"
     return f"{count} of one model: {kind}, {', '.join(parts)}.\n"
+
+
+def _count_text(count: int) -> str:
+    for size, word in ((10**9, "billion"), (10**6, "million")):
+        if count >= size:
+            return f"{count / size:.2f} {word}"
+    return f"{count:,}"
 
 
 def _provided(card: Card) -> str:
@@ -156,11 +163,11 @@ def _ram_notes(files: Sequence[FileFacts]) -> list[str]:
     measured = [figure for figure in figures if figure.measured]
     notes = []
     if measured:
-        held = max(figure.own or 0 for figure in measured)
+        held = "Up to " * (len(measured) > 1) + size_text(max(figure.own or 0 for figure in measured))
         notes.append(
             "RAM was measured: a process of its own ran the file with `selfee` on the CPU and evaluated a full context "
             f"of {_either(contexts)} tokens; this is its largest resident size, with the mapped weights, the key/value "
-            f"cache and the interpreter. Up to {size_text(held)} of it the system cannot drop and read again."
+            f"cache and the interpreter. {held} of it the system cannot drop and read again."
         )
     if any(not figure.measured for figure in figures):
         notes.append(

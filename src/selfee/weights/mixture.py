@@ -51,7 +51,7 @@ def describe_mixture(checkpoint: Checkpoint) -> Mixture:
     method, problem = label, ""
     if base is not None and not rules and (kind is not None or not label):
         found, found_rules = _search(checkpoint, base)
-        if kind is not None and kind.base is base:
+        if kind is not None and kind.base is base and not found:
             problem = f"labelled {label}, with types that no known rule set gives"
         else:
             method, rules = found or f"mostly {base.name}", found_rules
