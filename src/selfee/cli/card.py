@@ -125,10 +125,11 @@ def _told(files: Sequence[FileFacts], *keys: str) -> str:
 
 
 def _base_model(files: Sequence[FileFacts]) -> str:
-    """org/name as hubs have it, else the name."""
+    """org/name for a model of the hub, else its address or name."""
+    from selfee.weights.store import HUB
+
     address = _told(files, "general.base_model.0.repo_url")
-    name = address.partition("://")[2].partition("/")[2].strip("/")
-    return name if name.count("/") == 1 else address or _told(files, "general.base_model.0.name")
+    return address.removeprefix(f"{HUB}/").rstrip("/") or _told(files, "general.base_model.0.name")
 
 
 def _prompt(wanted: PromptFormat, files: Sequence[FileFacts]) -> Prompt:

@@ -81,10 +81,13 @@ def commands(card: Card) -> list[Command]:
 
 def measure(files: Sequence[FileFacts]) -> str:
     """The line that measures the quality of all files that run here, against an unquantised one among them."""
-    names = [_word(file) for file in files if file.runs_here]
-    plain = [file for file in files if file.runs_here and file.mixture.method in ("f16", "bf16", "f32")]
-    base = f" --kl {_word(plain[0])}" if plain and len(names) > 1 else ""
-    return f"selfee perplexity {' '.join(names)} prose.txt{base} --out results.jsonl"
+    usable = [file for file in files if file.runs_here] or list(files)
+    plain = [file for file in usable if file.mixture.method in ("f16", "bf16", "f32")]
+    if not plain:
+        return f"selfee perplexity {' '.join(_word(file) for file in usable)} prose.txt --out results.jsonl"
+    base = plain[0]
+    names = " ".join(_word(file) for file in usable if file.vocabulary == base.vocabulary)
+    return f"selfee perplexity {names} prose.txt --kl {_word(base)} --out results.jsonl"
 
 
 def _llama_cpp(file: FileFacts, card: Card) -> Command:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from selfee.errors import UsageError
@@ -30,7 +31,7 @@ class Mixture:
     label: str  # of general.file_type: "q4_K_M"; "" where the file has none that is known
     method: str  # the file type it really is: the label if it is right, else another name, else "mostly Q4_K"
     rules: tuple[str, ...]  # the rule sets under which ``method`` is exactly this file
-    base: str  # type of the largest share of its matrices
+    base: str  # type of most of its weights
     words: str  # "attn_v, ffn_down Q6_K in 20 of 40 layers; output Q6_K; rest Q4_K"
     problem: str  # what is wrong with the label; "" where nothing is
 
@@ -43,26 +44,28 @@ class Mixture:
 def describe_mixture(checkpoint: Checkpoint) -> Mixture:
     """Compare what the tensors of an open file are with what its label promises."""
     matrices = [tensor for tensor in checkpoint.tensors.values() if is_matrix(tensor)]
-    base = _largest(matrices)
     number = checkpoint.metadata.get("general.file_type")
     kind = _file_type(number)
     label = kind.name if kind is not None else _OTHER_LABELS.get(number, "") if isinstance(number, int) else ""
     rules = _rules(checkpoint, kind) if kind is not None else ()
+    base = kind.base if kind is not None and rules else _largest(matrices)
     method, problem = label, ""
     if base is not None and not rules and (kind is not None or not label):
-        found, found_rules = _search(checkpoint, base)
-        if kind is not None and kind.base is base and not found:
+        found, found_rules = _search(checkpoint, matrices)
+        if kind is not None and kind.base is base and found is None:
             problem = f"labelled {label}, with types that no known rule set gives"
         else:
-            method, rules = found or f"mostly {base.name}", found_rules
+            base = found.base if found is not None else base
+            method, rules = found.name if found is not None else f"mostly {base.name}", found_rules
             problem = f"labelled {label}, but it is {method}" if label else "its label says no type"
-    return Mixture(label, method, rules, base.name if base is not None else "", words_for(matrices), problem)
+    words = words_for(matrices, base)
+    return Mixture(label, method, rules, base.name if base is not None else "", words, problem)
 
 
-def words_for(matrices: Iterable[TensorInfo]) -> str:
-    """Which matrices have which type, in one line; types in the order of their shares, the largest last."""
+def words_for(matrices: Iterable[TensorInfo], base: QuantType | None = None) -> str:
+    """Which matrices have which type, in one line that ends with ``base`` (default: the type of most weights)."""
     listed = list(matrices)
-    base = _largest(listed)
+    base = base if base is not None else _largest(listed)
     totals = Counter(_kind(tensor.name) for tensor in listed)
     found: dict[tuple[QuantType, int, int], list[str]] = {}
     counts = Counter((tensor.type, _kind(tensor.name)) for tensor in listed if tensor.type is not base)
@@ -86,7 +89,7 @@ def _kind(name: str) -> str:
 def _largest(matrices: Iterable[TensorInfo]) -> QuantType | None:
     shares: Counter[QuantType] = Counter()
     for tensor in matrices:
-        shares[tensor.type] += tensor.nbytes
+        shares[tensor.type] += prod(tensor.shape)
     return shares.most_common(1)[0][0] if shares else None
 
 
@@ -95,12 +98,13 @@ def _file_type(number: Any) -> FileType | None:
     return FileType(number) if is_known else None
 
 
-def _search(checkpoint: Checkpoint, base: QuantType) -> tuple[str, tuple[str, ...]]:
-    """A file type of that base type whose rules give exactly these types."""
+def _search(checkpoint: Checkpoint, matrices: list[TensorInfo]) -> tuple[FileType | None, tuple[str, ...]]:
+    """A file type whose rules give exactly these types, of those whose base occurs at all."""
+    types = {tensor.type for tensor in matrices}
     for kind in FileType:
-        if kind.base is base and (rules := _rules(checkpoint, kind)):
-            return kind.name, rules
-    return "", ()
+        if kind.base in types and (rules := _rules(checkpoint, kind)):
+            return kind, rules
+    return None, ()
 
 
 def _rules(checkpoint: Checkpoint, kind: FileType) -> tuple[str, ...]:
