@@ -22,7 +22,7 @@ _MOST_KEYS = 40
 _WITH_BASE = (
     "PPL is perplexity, lower is better; ΔPPL its distance from the base file's. KLD is the Kullback-Leibler "
     "divergence of the next-token probabilities from the base file's, in nats, on average and at the 99th percentile; "
-    "0 is the same model. *Same top token*: how often both find the same token likeliest."
+    "0 is the same model. *Same top token*: how often both find the same token likeliest. ± is one standard error."
 )
 _NO_QUALITY = (
     "Not measured. This measures perplexity on a text, and against an unquantised file also how far each file's "
