@@ -15,6 +15,7 @@ from selfee import __version__
 COMMANDS = {
     "ask": "Ask a question: the model answers, criticises its answer and revises it until it is content.",
     "imatrix": "Compute which columns of a model matter, from what flows through it while it reads a text.",
+    "card": "Write the model card of a folder of files: sizes, memory, types, quality, checksums, commands.",
     "inspect": "Show what a model file is: architecture, tensors by type, bits per weight, memory needed, vocabulary.",
     "models": "List, fetch and remove models.",
     "perplexity": "Measure how well model files predict a text, and how far they are from the model they were made of.",
