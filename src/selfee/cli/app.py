@@ -14,6 +14,7 @@ from selfee import __version__
 
 COMMANDS = {
     "ask": "Ask a question: the model answers, criticises its answer and revises it until it is content.",
+    "delta": "Make, apply and show deltas: what leads from a base model to one trained from it.",
     "inspect": "Show what a model file is: architecture, tensors by type, bits per weight, memory needed, vocabulary.",
     "models": "List, fetch and remove models.",
     "quantize": "Make a model file smaller: fourteen file types, three rule sets, or any size you name.",
