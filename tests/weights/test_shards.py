@@ -63,6 +63,13 @@ def test_a_single_file_and_a_folder_of_it_are_the_same(tmp_path: Path) -> None:
             assert opened.folder == tmp_path
 
 
+def test_a_header_of_128_bytes_is_not_taken_for_a_pickle(tmp_path: Path) -> None:
+    for length in range(1, 60):
+        write_folder(tmp_path, {"model.safetensors": {"a" * length: (DType.F32, A)}}, {"format": "pt"})
+        with open_tensors(tmp_path) as opened:
+            assert opened.read("a" * length).tobytes() == A.tobytes()
+
+
 def test_a_pytorch_folder_is_read(tmp_path: Path) -> None:
     write_state(tmp_path / "pytorch_model-1.bin", {"a": A})
     write_state(tmp_path / "pytorch_model-2.bin", {"b": B})

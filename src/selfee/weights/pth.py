@@ -33,7 +33,11 @@ def open_pth(path: str | Path) -> TensorFile:
 
 def is_pth(file: MappedFile) -> bool:
     """Whether a file looks like PyTorch's, new or old."""
-    return file.data[:4] == MAGIC or file.data[:1] == b"\x80" or file.data[_TAR[1] : _TAR[1] + 5] == _TAR[0]
+    if file.data[:4] == MAGIC:
+        return True
+    if file.data[8:9] == b"{":  # a safetensors header, of 128 bytes perhaps
+        return False
+    return file.data[:1] == b"\x80" or file.data[_TAR[1] : _TAR[1] + len(_TAR[0])] == _TAR[0]
 
 
 def _read(file: MappedFile) -> TensorFile:

@@ -5,7 +5,6 @@ What safetensors and PyTorch files have in common: the number types, a tensor's 
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -185,12 +184,10 @@ class TensorFile:
     def release(self, name: str) -> None:
         """Let the system take back the memory that reading the tensor filled; it can be read again."""
         tensor = self.find(name)
-        begin = tensor.offset - tensor.offset % mmap.PAGESIZE
         reach = tensor.nbytes
         if tensor.strides is not None and tensor.nbytes:
             reach = span(tensor.shape, tensor.strides) * tensor.dtype.nbytes
-        if length := min(tensor.offset + reach, self.file.size) - begin:
-            self.file.data.madvise(mmap.MADV_DONTNEED, begin, length)
+        self.file.release(tensor.offset, reach)
 
     def close(self) -> None:
         """Let go of the mapping."""
