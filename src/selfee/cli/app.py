@@ -14,13 +14,13 @@ from selfee import __version__
 
 COMMANDS = {
     "ask": "Ask a question: the model answers, criticises its answer and revises it until it is content.",
+    "models": "List, fetch and remove models.",
+    "inspect": "Show what a model file is: architecture, tensors by type, bits per weight, memory needed, vocabulary.",
+    "quantize": "Make a model file smaller: fourteen file types, three rule sets, or any size you name.",
     "imatrix": "Compute which columns of a model matter, from what flows through it while it reads a text.",
+    "perplexity": "Measure how well model files predict a text, and how far they are from the model they were made of.",
     "card": "Write the model card of a folder of files: sizes, memory, types, quality, checksums, commands.",
     "delta": "Make, apply and show deltas: what leads from a base model to one trained from it.",
-    "inspect": "Show what a model file is: architecture, tensors by type, bits per weight, memory needed, vocabulary.",
-    "models": "List, fetch and remove models.",
-    "perplexity": "Measure how well model files predict a text, and how far they are from the model they were made of.",
-    "quantize": "Make a model file smaller: fourteen file types, three rule sets, or any size you name.",
 }
 """Name -> what it does. The file of a command has its name and holds its ``app``."""
 

@@ -282,10 +282,5 @@ def _show(report: Report, stdout: Screen, as_json: bool, dry_run: bool, seconds:
         f"  {human_size(report.source_bytes)} → {human_size(report.target_bytes)} ({report.target_bytes:,} bytes), "
         f"{report.bits_per_weight:.2f} bits per weight\n  {shares}\n"
     )
-    for note in _some(list(report.notes)):
+    for note in report.notes:
         stdout.write(stdout.style(f"  {for_terminal(note)}\n", "dim"))
-
-
-def _some(notes: list[str]) -> list[str]:
-    """The first few of many."""
-    return notes if len(notes) <= 6 else [*notes[:5], f"and {len(notes) - 5} more tensors (--json lists them all)"]

@@ -68,7 +68,8 @@ class Report:
     target_bytes: int
     bits_per_weight: float  # over all tensors
     tensors: Sequence[TypeShare]
-    notes: Sequence[str]  # tensors that did not get what their file type says
+    tensor_types: Mapping[str, str]
+    notes: Sequence[str]  # what did not get the type its file type says, and why
 
 
 def require_plain(checkpoint: Checkpoint, allow_requantize: bool) -> None:
@@ -135,10 +136,21 @@ def report_of(checkpoint: Checkpoint, target: Path, plan: Plan) -> Report:
         target_bytes=target_size(checkpoint, plan),
         bits_per_weight=round(8 * shares.total() / values, 4) if values else 0.0,
         tensors=[TypeShare(type.name, counts[type], nbytes) for type, nbytes in shares.most_common()],
-        notes=[
-            f"{name}: {choice.type.name.lower()}: {choice.note}" for name, choice in plan.choices.items() if choice.note
-        ],
+        tensor_types={name: type.name for name, type in plan.types.items()},
+        notes=_notes(plan),
     )
+
+
+def _notes(plan: Plan) -> list[str]:
+    """Why tensors have other types than their file type says, one line a reason."""
+    reasons: dict[tuple[QuantType, str], list[str]] = {}
+    for name, choice in plan.choices.items():
+        if choice.note:
+            reasons.setdefault((choice.type, choice.note), []).append(name)
+    return [
+        f"{printable(names[0]) if len(names) == 1 else f'{len(names)} tensors'} as {type.name.lower()}: {note}"
+        for (type, note), names in reasons.items()
+    ]
 
 
 def nearest_file_type(types: Mapping[str, QuantType], checkpoint: Checkpoint) -> FileType:
