@@ -134,6 +134,14 @@ def test_a_file_that_cannot_be_run_has_no_memory_and_says_why(shell: Shell) -> N
     assert "mamba" in done.stdout
 
 
+def test_memory_that_cannot_be_measured_is_computed_and_the_page_says_why(tmp_path: Path) -> None:
+    make_tiny(tmp_path / "t.gguf", n_ctx=1 << 30)
+    done = Shell(tmp_path).run("card", ".", "--context", str(1 << 30))
+    assert "(computed)" in rows_of(done.stdout, "Provided files")[0][4]
+    assert "- `t.gguf`: its memory was not measured: needs " in done.stdout
+    assert "t.gguf: its memory was not measured" in done.stderr
+
+
 def test_json_holds_all_facts(shell: Shell) -> None:
     value = json.loads(shell.run("card", "models", "--json", "-c", "64").stdout)
     assert value["license"] == "apache-2.0"
@@ -187,11 +195,16 @@ def test_quality_comes_from_what_perplexity_wrote(shell: Shell) -> None:
     append_result(folder / "results.jsonl", measured(folder / "tiny-q8_0.gguf", ppl=9.5))
     append_result(folder / "results.jsonl", measured(folder / "tiny-q8_0.gguf", ppl=10.5))
     append_result(folder / "results.jsonl", measured(folder / "tiny-q4_0.gguf", ppl=11.25))
+    append_result(folder / "results.jsonl", measured(folder / "tiny.ggmlv3.q5_1.bin", ppl=float("inf")))
     page = shell.run("card", "models", "--no-measure").stdout
     rows = {row[0].strip("`"): row[2:] for row in rows_of(page, "Quality")}
     assert rows["tiny-q8_0.gguf"] == ["10.5000 ± 0.1000", "+0.5000 ± 0.0500", "0.01000", "0.20000", "98.00%"]
     assert rows["tiny-q4_0.gguf"][0] == "11.2500 ± 0.1000"
     assert rows["tiny-f16.gguf"][0] == "not measured"
+    assert rows["tiny.ggmlv3.q5_1.bin"][0] == "inf ± 0.1000"
+    facts = json.loads(shell.run("card", "models", "--no-measure", "--json").stdout, parse_constant=pytest.fail)
+    assert [len(file["quality"]) for file in facts["files"]] == [1, 1, 1, 0]
+    assert facts["files"][1]["quality"][0]["ppl"] is None
     assert "Measured on prose.txt (SHA-256 aaaaaaaaaaaaaaaa…), 7 chunks of 512 tokens, against tiny-f16.gguf" in page
 
 

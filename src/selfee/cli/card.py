@@ -141,7 +141,8 @@ def _prompt(wanted: PromptFormat, files: Sequence[FileFacts]) -> Prompt:
 
     templates = {file.chat_template for file in files if file.chat_template}
     if wanted is PromptFormat.AUTO:
-        if all(file.trained_on_chains for file in files):
+        can_say = [file for file in files if file.is_gguf]
+        if can_say and all(file.trained_on_chains for file in can_say):
             wanted = PromptFormat.SELFEE
         else:
             wanted = PromptFormat.CHAT if len(templates) == 1 else PromptFormat.NONE

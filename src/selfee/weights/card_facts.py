@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from selfee.weights.summary import Summary, TypeRow, summarize
 OnBytes = Callable[[int], None]
 
 _PART = 1 << 20  # bytes hashed together
+_MOST_TEXTS = 64  # tags or languages, and the characters of one
 _TOLD = ("general.", "quantize.", "selfee.")
 _UNTOLD = frozenset(
     f"general.{name}" for name in ("architecture", "file_type", "quantization_version", "alignment", "type")
@@ -88,8 +90,11 @@ class FileFacts:
         return self.container.startswith("gguf")
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as plain values."""
-        return asdict(self)
+        """All of it as plain values; a number that is not finite, for which JSON has no word, is None."""
+        found = asdict(self)
+        for figure in found["quality"]:
+            figure |= {key: None for key, value in figure.items() if isinstance(value, float) and not isfinite(value)}
+        return found
 
 
 def read_facts(path: str | Path, context: int, on_bytes: OnBytes | None = None) -> FileFacts:
@@ -178,4 +183,8 @@ def _told(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    return tuple(value)[:64] if isinstance(value, StringArray) else ()
+    return (
+        tuple(text for text in value[:_MOST_TEXTS] if len(text) <= _MOST_TEXTS)
+        if isinstance(value, StringArray)
+        else ()
+    )

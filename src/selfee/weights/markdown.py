@@ -56,8 +56,8 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequenc
 
 
 def yaml_text(text: str) -> str:
-    """``text`` as a double-quoted YAML scalar on one line; every YAML reader gives it back as it was."""
-    return '"' + "".join(_yaml_character(char) for char in text) + '"'
+    """``text`` as a double-quoted YAML scalar on one line; every YAML reader gives its first 200 characters back."""
+    return '"' + "".join(_yaml_character(char) for char in text[:_LONGEST]) + '"'
 
 
 def _yaml_character(char: str) -> str:
