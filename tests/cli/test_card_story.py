@@ -93,7 +93,7 @@ def test_the_same_files_give_the_same_page(shell: Shell) -> None:
 
 
 def test_every_selfee_command_of_the_page_works(shell: Shell) -> None:
-    (shell.folder / "models" / "prose.txt").write_text("the sky is blue because light scatters " * 40)
+    (shell.folder / "models" / "prose.txt").write_text("the sky is blue because light scatters " * 150)
     page = shell.run("card", "models", "--no-measure").stdout
     lines = [line for line in commands_of(page) if line.startswith("selfee ")]
     assert {line.split()[1] for line in lines} == {"ask", "inspect", "perplexity"}
