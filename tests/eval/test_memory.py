@@ -77,13 +77,26 @@ def test_an_empty_context_is_refused(tmp_path: Path) -> None:
         measure_memory(tmp_path / "nothing.gguf", 0)
 
 
-def test_a_child_that_dies_is_an_error_and_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "program"
-    program.write_text("#!/bin/sh\necho '{\"tokens\": 3}'\nkill -9 $$\n")
+def pretend(program: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """A shell script in the place of the interpreter that would run the model."""
+    program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
+
+
+def test_a_child_that_dies_is_an_error_and_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(tmp_path / "program", monkeypatch, "echo '{\"tokens\": 3}'; kill -9 $$")
     with pytest.raises(ResourceError, match="signal 9"):
         measure_memory(tmp_path / "x.gguf", 16)
+    pretend(tmp_path / "program", monkeypatch, "echo noise; echo Oops: why >&2; exit 3")
+    with pytest.raises(ResourceError, match=r"exit code 3 \(Oops: why\)"):
+        measure_memory(tmp_path / "x.gguf", 16)
+
+
+def test_a_child_that_complains_at_length_does_not_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = json.dumps(vars(MemoryUse(16, 5, 3, 2, 1, "VmHWM")))
+    pretend(tmp_path / "program", monkeypatch, f"head -c 1000000 /dev/zero >&2; echo '{line}'")
+    assert measure_memory(tmp_path / "x.gguf", 16).peak == 5
 
 
 def test_a_module_lying_in_the_current_folder_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,8 +115,13 @@ def test_without_proc_the_peak_is_asked_of_the_system(tmp_path: Path, monkeypatc
 
 def test_the_module_is_a_program_that_prints_json(tmp_path: Path) -> None:
     tiny = make_tiny(tmp_path / "t.bin", container="ggjt3")
-    words = [sys.executable, "-m", "selfee.eval.memory", str(tiny), "32"]
+    words = [sys.executable, "-m", "selfee.eval.memory", str(tiny), "32", "--json"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert lines[0] == {"tokens": 32}
     assert MemoryUse(**lines[-1]).context == 32
+    plain = subprocess.run(words[:-1], capture_output=True, text=True, timeout=60, check=True)
+    assert " MB for 32 tokens (VmHWM), " in plain.stdout
+    wrong = subprocess.run([*words[:3], "none.gguf", "32"], capture_output=True, text=True, timeout=60, check=False)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "none.gguf: there is no such file" in wrong.stderr

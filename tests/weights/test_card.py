@@ -120,6 +120,12 @@ def test_every_file_type_has_a_use_of_its_own() -> None:
     assert use_of(Mixture("", "mostly Q4_K", (), "Q4_K", "", "")) == "a mixture of its own; most of it is Q4_K"
 
 
+def test_a_k_quant_whose_rows_do_not_divide_is_called_what_it_is(tmp_path: Path) -> None:
+    tiny = read(tmp_path / "x.gguf", type=QuantType.Q4_0, metadata={"general.file_type": int(FileType.q2_K)})
+    assert tiny.mixture.rules == ("pure",)  # rows of 64
+    assert tiny.use == "a q2_K that is mostly Q4_0, because its rows do not divide into blocks of 256"
+
+
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     write_gguf(tmp_path / "v.gguf", {"general.architecture": "llama"}, [])
     with pytest.raises(UnsupportedFileError, match="without weights"):

@@ -13,11 +13,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from selfee.errors import BadFileError, ResourceError, SelfeeError, UsageError
+from selfee.weights.disk import human_size
+from selfee.weights.printable import printable
 
 _BATCH = 256  # tokens that go through the layers together (native/forward.h): the scratch memory of a long prompt
+_LONGEST = 4096  # bytes of a child's last words
 _STATUS = Path("/proc/self/status")
 _MAPPINGS = Path("/proc/self/smaps")
 
@@ -53,20 +57,26 @@ def measure_memory(
     if context < 1:
         raise UsageError(f"context: {context}; expected 1 token or more")
     # -P: a file of the current folder named like one of our modules is nobody we know.
-    words = [sys.executable, "-P", "-m", "selfee.eval.memory", str(path), str(context)]
+    words = [sys.executable, "-P", "-m", "selfee.eval.memory", str(path), str(context), "--json"]
     words += [] if threads is None else ["--threads", str(threads)]
-    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+    with (
+        TemporaryFile() as complaints,
+        subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints) as child,
+    ):
         try:
             said = _follow(child, on_tokens)
         finally:
             child.kill()
+        complaints.seek(0)
+        last = complaints.read()[-_LONGEST:].decode("utf-8", errors="replace").strip().rpartition("\n")[2]
     if "peak" in said:
         return MemoryUse(**said)
     if "error" in said:
         raise (BadFileError if said["bad_file"] else ResourceError)(said["error"])
+    why = f" ({printable(last)})" if last else ""
     raise ResourceError(
-        f"{path}: the process that ran it ended with {_ending(child.returncode)}; expected {context} tokens to fit "
-        "into memory; choose a smaller context"
+        f"{path}: the process that ran it ended with {_ending(child.returncode)}{why}; expected {context} tokens to "
+        "fit into memory; choose a smaller context"
     )
 
 
@@ -75,9 +85,10 @@ def _follow(child: subprocess.Popen[bytes], on_tokens: OnTokens | None) -> dict[
     said: dict[str, Any] = {}
     assert child.stdout is not None
     for line in child.stdout:
-        said = json.loads(line)
-        if on_tokens is not None and "tokens" in said:
-            on_tokens(said["tokens"])
+        if line.startswith(b"{"):
+            said = json.loads(line)
+            if on_tokens is not None and "tokens" in said:
+                on_tokens(said["tokens"])
     child.wait()
     return said
 
@@ -144,27 +155,38 @@ def _lines(path: Path) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Measure and say so on standard output, one JSON object a line; the last holds the result or the error."""
+    """Measure and say so; with ``--json`` one object a line, the last of them the result or the error."""
     import argparse
 
     parser = argparse.ArgumentParser(prog="python -m selfee.eval.memory", description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("context", type=int, help="tokens to evaluate")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--json", action="store_true", help="one JSON object a line, progress too")
     words = parser.parse_args(arguments)
+    say = _say if words.json else _ignore
     try:
         use = measure_here(
-            words.file, words.context, threads=words.threads, on_tokens=lambda count: _say({"tokens": count})
+            words.file, words.context, threads=words.threads, on_tokens=lambda count: say({"tokens": count})
         )
-        _say(asdict(use))
     except SelfeeError as error:
-        _say({"error": str(error), "bad_file": isinstance(error, BadFileError)})
+        say({"error": str(error), "bad_file": isinstance(error, BadFileError)})
+        if not words.json:
+            print(error, file=sys.stderr)
         return error.exit_code
+    say(asdict(use))
+    if not words.json:
+        parts = {"mapped": use.mapped, "own": use.own, "of the model file": use.weights}
+        told = "".join(f", {human_size(size)} {name}" for name, size in parts.items() if size is not None)
+        print(f"{human_size(use.peak)} for {use.context:,} tokens ({use.method}){told}")
     return 0
 
 
 def _say(value: dict[str, Any]) -> None:
     print(json.dumps(value), flush=True)
+
+
+def _ignore(value: dict[str, Any]) -> None: ...
 
 
 if __name__ == "__main__":

@@ -166,8 +166,9 @@ def _ram_notes(files: Sequence[FileFacts]) -> list[str]:
         held = "Up to " * (len(measured) > 1) + size_text(max(figure.own or 0 for figure in measured))
         notes.append(
             "RAM was measured: a process of its own ran the file with `selfee` on the CPU and evaluated a full context "
-            f"of {_either(contexts)} tokens; this is its largest resident size, with the mapped weights, the key/value "
-            f"cache and the interpreter. {held} of it the system cannot drop and read again."
+            f"of {_either(contexts)} tokens; this is its largest resident size, with the mapped weights, a second copy "
+            "of them that the kernels make of small models, the key/value cache and the interpreter. "
+            f"{held} of it the system cannot drop and read again."
         )
     if any(not figure.measured for figure in figures):
         notes.append(

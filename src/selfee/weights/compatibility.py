@@ -53,7 +53,11 @@ _USES = {
 def use_of(mixture: Mixture) -> str:
     """What a file is good for, in one line; of what it is, whatever its label says."""
     kind = mixture.file_type
-    return _USES[kind] if kind is not None else f"a mixture of its own; most of it is {mixture.base}"
+    if kind is None:
+        return f"a mixture of its own; most of it is {mixture.base}"
+    if kind.base in _K and QuantType[mixture.base] not in _K:
+        return f"a {kind.name} that is mostly {mixture.base}, because its rows do not divide into blocks of 256"
+    return _USES[kind]
 
 
 def readers_of(checkpoint: Checkpoint, mixture: Mixture, *, runs_here: bool) -> tuple[str, ...]:

@@ -48,24 +48,22 @@ def describe_mixture(checkpoint: Checkpoint) -> Mixture:
     kind = _file_type(number)
     label = kind.name if kind is not None else _OTHER_LABELS.get(number, "") if isinstance(number, int) else ""
     rules = _rules(checkpoint, kind) if kind is not None else ()
-    base = kind.base if kind is not None and rules else _largest(matrices)
+    base = _largest(matrices)
     method, problem = label, ""
     if base is not None and not rules and (kind is not None or not label):
         found, found_rules = _search(checkpoint, matrices)
         if kind is not None and kind.base is base and found is None:
             problem = f"labelled {label}, with types that no known rule set gives"
         else:
-            base = found.base if found is not None else base
             method, rules = found.name if found is not None else f"mostly {base.name}", found_rules
             problem = f"labelled {label}, but it is {method}" if label else "its label says no type"
-    words = words_for(matrices, base)
-    return Mixture(label, method, rules, base.name if base is not None else "", words, problem)
+    return Mixture(label, method, rules, base.name if base is not None else "", words_for(matrices), problem)
 
 
-def words_for(matrices: Iterable[TensorInfo], base: QuantType | None = None) -> str:
-    """Which matrices have which type, in one line that ends with ``base`` (default: the type of most weights)."""
+def words_for(matrices: Iterable[TensorInfo]) -> str:
+    """Which matrices have which type, in one line that ends with the type of most weights."""
     listed = list(matrices)
-    base = base if base is not None else _largest(listed)
+    base = _largest(listed)
     totals = Counter(_kind(tensor.name) for tensor in listed)
     found: dict[tuple[QuantType, int, int], list[str]] = {}
     counts = Counter((tensor.type, _kind(tensor.name)) for tensor in listed if tensor.type is not base)
