@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +14,11 @@ Random = np.random.Generator
 _TINY = np.float32(1e-45)  # the smallest number there is
 
 
-def _sparse(rng: Random) -> npt.NDArray[np.floating]:
+def _sparse(rng: Random) -> npt.NDArray[Any]:
     return np.where(rng.random(256) < 0.05, rng.normal(size=256), 0)
 
 
-def _patchwork(rng: Random) -> npt.NDArray[np.floating]:
+def _patchwork(rng: Random) -> npt.NDArray[Any]:
     """Sub-blocks that are zero, constant, of one sign or of quite another size, inside ordinary ones."""
     parts = rng.normal(0, 0.02, (16, 16))
     parts[rng.integers(16)] = 0
@@ -28,7 +29,7 @@ def _patchwork(rng: Random) -> npt.NDArray[np.floating]:
     return parts
 
 
-KINDS: dict[str, Callable[[Random], npt.NDArray[np.floating]]] = {
+KINDS: dict[str, Callable[[Random], npt.NDArray[Any]]] = {
     "gauss": lambda rng: rng.normal(0, 0.02, 256).astype(np.float16),
     "laplace": lambda rng: rng.laplace(0, 0.02, 256),
     "long tails": lambda rng: np.clip(rng.standard_t(1.2, 256), -3e4, 3e4),
