@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -274,6 +277,17 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         run(QuantType.Q2_K, QuantType.F32, ones, 1, 256, previous=ones[:83])
     with pytest.raises(ValueError, match="threads 0"):
         Quantizer(0)
+
+
+def test_ctrl_c_ends_a_long_call() -> None:
+    values = np.random.default_rng(10).normal(0, 0.02, 1 << 22).astype(np.float16).view(np.uint8)
+    many = np.tile(values, 12)  # seconds of work
+    slow = Quantizer(1, instruction_set="scalar")
+    threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        slow.run(QuantType.Q5_K, QuantType.F16, many, 12, 1 << 22, generation=Generation.CURRENT)
+    assert time.monotonic() - start < 1
 
 
 # ---- how much is lost ------------------------------------------------------------------------------------------------
