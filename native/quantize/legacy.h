@@ -1,122 +1,95 @@
-// Blocks of 32 values without a search: Q4_0 to Q8_0. One block after another, its values side by side.
+// Blocks of 32 values without a search, Q4_0 to Q8_0: scales of blocks side by side in lanes, then the codes of one block
+// after another.
 #pragma once
 #include "quantize/kernels.h"
 #include "quantize/pack.h"
+#include "quantize/search_affine.h"
+#include "quantize/search_symmetric.h"
 
 namespace selfee {
 namespace {
 
-// C's conversion to int8 as x86 does it: to 32 bits, where what does not fit (1/d overflowed) has a low byte of 0.
+constexpr int kRunBlocks = kRunValues / 32;
+
+struct BlockScales {
+    alignas(64) float d[kRunBlocks + 64], inverse[kRunBlocks + 64], low[kRunBlocks + 64];
+};
+
+// C's conversion to an integer as x86 does it, of which the low byte is stored: what does not fit into 32 bits, because
+// 1/d overflowed, becomes 0.
 inline int32_t truncated(float v) {
     const float inside = __builtin_fabsf(v) < 0x1p31f ? v : 0.0f;
     return int32_t(inside);
 }
 
-inline int32_t magnitude_bits(float v) { return std::bit_cast<int32_t>(v) & 0x7fffffff; }
-
-// The value of largest magnitude, sign and all, the first of equals; 0 if all are.
-inline float largest_of_32(const float* __restrict x) {
-    int32_t most = 0, first = 32;
-    for (int v = 0; v < 32; ++v) most = magnitude_bits(x[v]) > most ? magnitude_bits(x[v]) : most;
-    for (int v = 0; v < 32; ++v) {
-        const int32_t here = magnitude_bits(x[v]) == most ? v : 32;
-        first = here < first ? here : first;
-    }
-    return most == 0 ? 0.0f : x[first];
+// Halves away from zero, for magnitudes up to 128 (tried for every float). Adding a half would round up by itself below
+// a half, the float before it does not.
+inline int32_t rounded_away(float v) {
+    const float inside = __builtin_fabsf(v) < 0x1p31f ? v : 0.0f;
+    return int32_t(inside + __builtin_copysignf(0x1.fffffep-2f, inside));
 }
 
-inline float inverse_of(float d) { return d != 0 ? 1.0f / d : 0.0f; }
+template <class F>
+SELFEE_INLINE void store_scale(F d, BlockScales& scales, int64_t at) {
+    d.store(scales.d + at);
+    select(d != F::all(0), F::all(1) / d, F::all(0)).store(scales.inverse + at);
+}
 
 // d = -(largest / half): the value of largest magnitude becomes code 0.
-inline float quantise_symmetric(const float* __restrict x, int half, uint8_t* __restrict codes) {
-    const float d = largest_of_32(x) / float(-half), inverse = inverse_of(d), shift = float(half) + 0.5f;
-    const int32_t top = 2 * half - 1;
-    for (int v = 0; v < 32; ++v) {
-        const int32_t code = int8_t(truncated(x[v] * inverse + shift));
-        codes[v] = uint8_t(code > top ? top : code);
+template <class F>
+void find_symmetric_scales(const Run& run, float half, BlockScales& scales) {
+    F x[32];
+    for (int64_t at = 0; at < run.count; at += F::kLanes) {
+        load_elements(run.x + 32 * at, 32, x);
+        store_scale(find_largest<F, 32>(x) / F::all(-half), scales, at);
     }
-    return d;
 }
-
-// Numbers in the order of their bits, seen as int32: -0 below +0.
-inline int32_t ordered(float v) {
-    const int32_t bits = std::bit_cast<int32_t>(v);
-    return bits ^ (bits >> 31 & 0x7fffffff);
-}
-
-inline float from_ordered(int32_t key) { return std::bit_cast<float>(key ^ (key >> 31 & 0x7fffffff)); }
 
 // d = (high - low) / top; of +0 and -0 the first counts as the minimum.
-inline float quantise_affine(const float* __restrict x, int top, float& low, uint8_t* __restrict codes) {
-    int32_t least = ordered(x[0]), most = least;
-    for (int v = 1; v < 32; ++v) {
-        const int32_t key = ordered(x[v]);
-        least = key < least ? key : least;
-        most = key > most ? key : most;
+template <class F>
+void find_affine_scales(const Run& run, float top, BlockScales& scales) {
+    F x[32], low, high;
+    for (int64_t at = 0; at < run.count; at += F::kLanes) {
+        load_elements(run.x + 32 * at, 32, x);
+        find_range<F, 32>(x, low, high);
+        low.store(scales.low + at);
+        store_scale((high - low) / F::all(top), scales, at);
     }
-    low = from_ordered(least);
-    float high = from_ordered(most);
-    if (low == 0) {
-        int first = 0;
-        while (x[first] != 0) ++first;
-        low = x[first];
-        if (high == 0) high = low;
-    }
-    const float d = (high - low) / float(top), inverse = inverse_of(d), shift = low;
+}
+
+inline void code_32(const float* __restrict x, float shift, float inverse, float bias, int32_t top, uint8_t* __restrict codes) {
     for (int v = 0; v < 32; ++v) {
-        const int32_t code = truncated((x[v] - shift) * inverse + 0.5f) & 255;
-        codes[v] = uint8_t(top == 15 && code > 15 ? 15 : code);
-    }
-    return d;
-}
-
-// Halves away from zero. Adding a half would round up by itself (0.49999997), so the rest is looked at.
-inline int32_t rounded_away(float v) {
-    const float magnitude = __builtin_fabsf(v), size = magnitude < 0x1p31f ? magnitude : 0.0f;
-    const int32_t whole = int32_t(size);
-    const int32_t up = whole + (size - float(whole) >= 0.5f ? 1 : 0);
-    return v < 0 ? -up : up;
-}
-
-inline void quantise_q4_0(const Run& run) {
-    uint8_t codes[32];
-    for (int64_t b = 0; b < run.count; ++b) {
-        auto& block = reinterpret_cast<BlockQ4_0*>(run.out)[b];
-        store_half(block.d, quantise_symmetric(run.x + 32 * b, 8, codes));
-        pack_32(codes, block.qs);
+        const int32_t code = truncated((x[v] - shift) * inverse + bias);
+        codes[v] = uint8_t(code > top ? top : code);
     }
 }
 
-inline void quantise_q5_0(const Run& run) {
+template <class L, class Block, int HALF>
+void quantise_symmetric(const Run& run) {
+    BlockScales scales;
     uint8_t codes[32];
+    find_symmetric_scales<typename L::Symmetric>(run, HALF, scales);
     for (int64_t b = 0; b < run.count; ++b) {
-        auto& block = reinterpret_cast<BlockQ5_0*>(run.out)[b];
-        store_half(block.d, quantise_symmetric(run.x + 32 * b, 16, codes));
+        auto& block = reinterpret_cast<Block*>(run.out)[b];
+        code_32(run.x + 32 * b, 0, scales.inverse[b], float(HALF) + 0.5f, 2 * HALF - 1, codes);
+        store_half(block.d, scales.d[b]);
         pack_32(codes, block.qs);
-        pack_fifth_bits(codes, block.qh);
+        if constexpr (HALF == 16) pack_fifth_bits(codes, block.qh);
     }
 }
 
-inline void quantise_q4_1(const Run& run) {
+template <class L, class Block, int TOP>
+void quantise_affine(const Run& run) {
+    BlockScales scales;
     uint8_t codes[32];
+    find_affine_scales<typename L::Affine>(run, TOP, scales);
     for (int64_t b = 0; b < run.count; ++b) {
-        auto& block = reinterpret_cast<BlockQ4_1*>(run.out)[b];
-        float low;
-        store_half(block.d, quantise_affine(run.x + 32 * b, 15, low, codes));
-        store_half(block.m, low);
+        auto& block = reinterpret_cast<Block*>(run.out)[b];
+        code_32(run.x + 32 * b, scales.low[b], scales.inverse[b], 0.5f, TOP, codes);
+        store_half(block.d, scales.d[b]);
+        store_half(block.m, scales.low[b]);
         pack_32(codes, block.qs);
-    }
-}
-
-inline void quantise_q5_1(const Run& run) {
-    uint8_t codes[32];
-    for (int64_t b = 0; b < run.count; ++b) {
-        auto& block = reinterpret_cast<BlockQ5_1*>(run.out)[b];
-        float low;
-        store_half(block.d, quantise_affine(run.x + 32 * b, 31, low, codes));
-        store_half(block.m, low);
-        pack_32(codes, block.qs);
-        pack_fifth_bits(codes, block.qh);
+        if constexpr (TOP == 31) pack_fifth_bits(codes, block.qh);
     }
 }
 
@@ -125,8 +98,11 @@ inline void quantise_q8_0(const Run& run) {
         auto& block = reinterpret_cast<BlockQ8_0*>(run.out)[b];
         const float* x = run.x + 32 * b;
         int32_t most = 0;
-        for (int v = 0; v < 32; ++v) most = magnitude_bits(x[v]) > most ? magnitude_bits(x[v]) : most;
-        const float d = std::bit_cast<float>(most) / 127.0f, inverse = inverse_of(d);
+        for (int v = 0; v < 32; ++v) {
+            const int32_t bits = std::bit_cast<int32_t>(x[v]) & 0x7fffffff;
+            most = bits > most ? bits : most;
+        }
+        const float d = std::bit_cast<float>(most) / 127.0f, inverse = d != 0 ? 1.0f / d : 0.0f;
         store_half(block.d, d);
         int8_t codes[32];
         for (int v = 0; v < 32; ++v) codes[v] = int8_t(rounded_away(x[v] * inverse));

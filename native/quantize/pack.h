@@ -1,6 +1,9 @@
 // Codes into blocks: the inverse of matmul/unpack.h. Loops over bytes that compilers turn into vectors.
 #pragma once
 #include <bit>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 #include "blocks.h"
 
@@ -70,10 +73,19 @@ inline void pack_32(const uint8_t* __restrict codes, uint8_t* __restrict qs) {
     for (int j = 0; j < 16; ++j) qs[j] = uint8_t((codes[j] & 15) | (codes[16 + j] & 15) << 4);
 }
 
+// The fifth bit of value v to bit v of four bytes. The product moves bit 0 of byte i to bit 56 + i.
 inline void pack_fifth_bits(const uint8_t* codes, uint8_t* qh) {
-    uint32_t bits = 0;
-    for (int v = 0; v < 32; ++v) bits |= uint32_t(codes[v] >> 4 & 1) << v;
+#if defined(__AVX2__)
+    const __m256i all = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
+    const int32_t bits = _mm256_movemask_epi8(_mm256_slli_epi16(all, 3));
     std::memcpy(qh, &bits, sizeof bits);
+#else
+    for (int part = 0; part < 4; ++part) {
+        uint64_t eight;
+        std::memcpy(&eight, codes + 8 * part, sizeof eight);
+        qh[part] = uint8_t((eight >> 4 & 0x0101010101010101u) * 0x0102040810204080u >> 56);
+    }
+#endif
 }
 
 }  // namespace

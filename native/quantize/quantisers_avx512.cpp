@@ -17,8 +17,8 @@ using SixteenLanes = Avx512Lanes;
 #endif
 
 struct LaneTypes {
-    using Affine = SixteenLanes;
-    using Symmetric = SixteenLanes;
+    using Affine = Pair<SixteenLanes>;
+    using Symmetric = Pair<SixteenLanes>;
     using Moving = Pair<SixteenLanes>;
     using Positive = SixteenLanes;
 };

@@ -7,12 +7,13 @@
 namespace selfee {
 namespace {
 
-inline QuantizeRun find_simple(Type type) {
+template <class L>
+QuantizeRun find_simple(Type type) {
     switch (type) {
-        case Type::Q4_0: return quantise_q4_0;
-        case Type::Q4_1: return quantise_q4_1;
-        case Type::Q5_0: return quantise_q5_0;
-        case Type::Q5_1: return quantise_q5_1;
+        case Type::Q4_0: return quantise_symmetric<L, BlockQ4_0, 8>;
+        case Type::Q5_0: return quantise_symmetric<L, BlockQ5_0, 16>;
+        case Type::Q4_1: return quantise_affine<L, BlockQ4_1, 15>;
+        case Type::Q5_1: return quantise_affine<L, BlockQ5_1, 31>;
         case Type::Q8_0: return quantise_q8_0;
         default: return nullptr;
     }
@@ -30,7 +31,7 @@ QuantizeRun find_weighted(Type type) {
         case Type::Q4_K: return quantise_affine_weighted<L, BlockQ4_K>;
         case Type::Q5_K: return quantise_affine_weighted<L, BlockQ5_K>;
         case Type::Q6_K: return quantise_q6_k_weighted<L>;
-        default: return find_simple(type);
+        default: return find_simple<L>(type);
     }
 }
 
@@ -44,7 +45,7 @@ QuantizeRun find(Type type, Generation generation, bool weighted) {
         case Type::Q5_K: return current ? quantise_affine_current<L, BlockQ5_K> : quantise_affine_2023<L, BlockQ5_K>;
         case Type::Q3_K: return current ? quantise_q3_k<L, Generation::Current> : quantise_q3_k<L, Generation::June2023>;
         case Type::Q6_K: return current ? quantise_q6_k_current<L> : quantise_q6_k_2023<L>;
-        default: return find_simple(type);
+        default: return find_simple<L>(type);
     }
 }
 

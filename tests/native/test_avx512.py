@@ -15,7 +15,10 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from tests.native.nasty import collection, importance
 from tests.native.oracle import COMPUTED, random_blocks, same_bits
+from tests.native.test_quantize import RULES, differing
+from tests.native.test_quantize import native as native_blocks
 
 from selfee.weights import quantize
 from selfee.weights.quants import QuantType
@@ -66,3 +69,16 @@ def test_extreme_codes_do_not_overflow(emulated: ModuleType, type: QuantType) ->
             expected = quantize.matmul(type, weights, 16, 512, x, instruction_set="scalar")
             for packed in (False, True):
                 assert same_bits(emulated.matmul(int(type), weights, 16, 512, x, "avx512", packed=packed), expected)
+
+
+@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("type", COMPUTED, ids=lambda type: type.name)
+def test_the_quantisers_give_the_bytes_of_the_scalar_ones(emulated: ModuleType, type: QuantType, rules: str) -> None:
+    values = collection(2)
+    weights = importance(256, 1) if rules == "importance" else None
+    expected = native_blocks(type, values, rules)
+    made, found = emulated.Quantizer(1, "avx512").run(
+        int(type), int(QuantType.F32), values.view(np.uint8), len(values), 256, int(rules != "june-2023"), weights
+    )
+    assert found is None
+    assert differing(type, made, expected) == []
