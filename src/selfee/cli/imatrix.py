@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from selfee.cli.model_file import local_file
+from selfee.cli.model_file import local_file, require_folder
 from selfee.cli.output import Color, for_terminal, screen_of
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def imatrix(
 def _require_usable(out: Path, model: Path, text: Path, form: Form, resume: bool) -> None:
     from selfee.errors import UsageError
 
+    require_folder(out)
     for other in (model, text):
         if out.exists() and other.exists() and out.samefile(other):
             raise UsageError(f"{out}: is to be read; expected another name to write to")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from selfee.cli.model_file import local_file
+from selfee.cli.model_file import local_file, require_folder
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
 from selfee.cli.table import Column, render_table
 
@@ -51,8 +51,8 @@ def perplexity(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Model files, or names of downloaded models.")],
     text: Annotated[Path, typer.Argument(metavar="TEXT", help="The text to predict, a UTF-8 file.")],
     kl: Annotated[
-        Path | None,
-        typer.Option(metavar="BASE", help="Compare with this model file, or with saved log-probabilities."),
+        str | None,
+        typer.Option(metavar="BASE", help="Compare with this model, or with saved log-probabilities."),
     ] = None,
     save_logits: Annotated[
         Path | None,
@@ -89,16 +89,17 @@ def perplexity(
 
     _require_fitting(files, kl, save_logits, out, resume)
     paths, source = [local_file(name) for name in files], read_text(text)
-    n_ctx = context or (saved_context(kl) if kl else None) or DEFAULT_CONTEXT
+    base_path = local_file(kl) if kl else None
+    n_ctx = context or (saved_context(base_path) if base_path else None) or DEFAULT_CONTEXT
     settings = Settings(n_ctx, chunks, Definition(definition.value), threads, speed)
     known = read_results(out) if out is not None and resume else []
     stderr = screen_of(sys.stderr, color)
     finished: list[Quality] = []
     with ExitStack() as stack:
         base = None
-        if kl is not None:
-            opened = stack.enter_context(open_base(kl, source, n_ctx, chunks, settings.definition, threads))
-            base = NamedBase.of(opened, kl)
+        if base_path is not None:
+            opened = stack.enter_context(open_base(base_path, source, n_ctx, chunks, settings.definition, threads))
+            base = NamedBase.of(opened, base_path)
         prepared = [prepare(path, source, settings, base) for path in paths]
         display = None if quiet else ChunkDisplay(stderr, sum(len(each.chunks) for each in prepared))
         try:
@@ -113,13 +114,16 @@ def perplexity(
                 _show(finished, screen_of(sys.stdout, color), as_json)
 
 
-def _require_fitting(files: list[str], kl: Path | None, save: Path | None, out: Path | None, resume: bool) -> None:
+def _require_fitting(files: list[str], kl: str | None, save: Path | None, out: Path | None, resume: bool) -> None:
     from selfee.errors import UsageError
 
     if resume and out is None:
         raise UsageError("--resume: there is nothing to go on with; expected --out with the results so far")
     if save is not None and (kl is not None or len(files) != 1):
         raise UsageError("--save-logits: saves one model, the base; expected one FILE and no --kl")
+    for path in (out, save):
+        if path is not None:
+            require_folder(path)
 
 
 def _measured(
