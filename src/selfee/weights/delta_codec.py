@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from selfee.weights.stored import Bytes, DType
 
-CHUNK = 4 << 20  # bytes of the target that are packed together; a multiple of every number's size
+CHUNK = 1 << 20  # bytes of the target that are packed together; a multiple of every number's size
 _PLANE = struct.Struct("<I")
 _SAME = 0  # length that stands for a plane of zeros
 _FLOATS = frozenset({DType.F32, DType.F16, DType.BF16})

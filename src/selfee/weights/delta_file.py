@@ -210,9 +210,15 @@ def is_own(folder: TensorFolder) -> bool:
     return folder.metadata.get("format") == FORMAT
 
 
+def open_packed(path: str | Path) -> TensorFolder:
+    """The tensors of a delta, ours or another's."""
+    has_own_name = any((Path(path) / f"{STEM}.safetensors{end}").is_file() for end in ("", ".index.json"))
+    return open_tensors(path, STEM if has_own_name else "model")
+
+
 def open_delta(path: str | Path) -> DeltaFile:
     """Open a delta of our own. Raises BadFileError if it is damaged, UnsupportedFileError if it is of later make."""
-    packed = open_tensors(path, STEM)
+    packed = open_packed(path)
     try:
         return _Reader(packed).read()
     except BaseException:

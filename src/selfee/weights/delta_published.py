@@ -21,13 +21,13 @@ from selfee.errors import BadFileError, UsageError
 from selfee.weights.companions import read_companions
 from selfee.weights.delta import DeltaReport
 from selfee.weights.delta_codec import can_convert, chunks, convert, from_f32, to_f32
-from selfee.weights.delta_file import FORMAT, STEM, Described, Side
+from selfee.weights.delta_file import Described, Side, is_own, open_packed
 from selfee.weights.delta_streams import read_as, read_range, releasing
 from selfee.weights.folders import replacing_folder
 from selfee.weights.printable import printable
 from selfee.weights.safetensors import TensorSource
 from selfee.weights.shard_writer import MAX_SHARD_BYTES, plan_shards, write_shard_files
-from selfee.weights.shards import TensorFolder, open_tensors
+from selfee.weights.shards import TensorFolder
 from selfee.weights.stored import Bytes, DType, StoredTensor
 from selfee.weights.writing import OnBytes
 
@@ -49,9 +49,8 @@ class DeltaKind(enum.Enum):
 
 def find_kind(path: Path) -> tuple[DeltaKind, str]:
     """What kind of delta lies there, and by which sign. Raises UsageError where the type of numbers does not tell."""
-    has_own_name = any((path / f"{STEM}.safetensors{end}").is_file() for end in ("", ".index.json"))
-    with open_tensors(path, STEM if has_own_name else "model") as opened:
-        if opened.metadata.get("format") == FORMAT:
+    with open_packed(path) as opened:
+        if is_own(opened):
             return DeltaKind.EXACT, "marked in its metadata"
         found = sorted(
             {tensor.dtype.value for tensor in opened.tensors.values() if not tensor.name.endswith(_COMPUTED)}

@@ -16,7 +16,7 @@ from selfee.weights.shards import TensorFolder
 from selfee.weights.stored import Bytes, DType, StoredTensor
 from selfee.weights.writing import OnBytes
 
-RELEASE_EVERY = 8  # pieces
+RELEASE_EVERY = 4  # pieces
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")

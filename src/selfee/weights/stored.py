@@ -182,12 +182,13 @@ class TensorFile:
         return np.ascontiguousarray(view).reshape(-1).view(np.uint8)
 
     def release(self, name: str) -> None:
-        """Let the system take back the memory that reading the tensor filled; it can be read again."""
-        tensor = self.find(name)
-        reach = tensor.nbytes
-        if tensor.strides is not None and tensor.nbytes:
-            reach = span(tensor.shape, tensor.strides) * tensor.dtype.nbytes
-        self.file.release(tensor.offset, reach)
+        """Let the system take back the memory that reading the tensor filled; it can be read again.
+
+        All of the file's memory goes: touching a page brings its neighbours along, up to 2 MB on either side, and
+        those left over from hundreds of tensors would add up.
+        """
+        self.find(name)
+        self.file.release(0, self.file.size)
 
     def close(self) -> None:
         """Let go of the mapping."""
