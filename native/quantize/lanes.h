@@ -157,19 +157,17 @@ template <class F> SELFEE_INLINE Pair<F> rounded(Pair<F> x) { return {rounded(x.
 template <class F> SELFEE_INLINE Pair<F> rounded_wrapping(Pair<F> x) { return {rounded_wrapping(x.a), rounded_wrapping(x.b)}; }
 template <class F> SELFEE_INLINE Pair<F> low_byte(Pair<F> x) { return {low_byte(x.a), low_byte(x.b)}; }
 
-// `count` elements of kLanes neighbouring sub-blocks, each `count` floats long, to one vector an element.
+// `count` elements of kLanes neighbouring sub-blocks, each `count` floats long, to one vector an element; vectors lie
+// `step` apart.
 template <class F>
-SELFEE_INLINE void load_elements(const float* from, int count, F* to) {
-    constexpr int step = 1;
-    for (int first = 0; first < count; first += F::kLanes) transpose(from + first, count, to + first, step);
+SELFEE_INLINE void load_elements(const float* from, int count, F* to, int64_t step = 1) {
+    for (int first = 0; first < count; first += F::kLanes) transpose(from + first, count, to + first * step, step);
 }
 
 template <class F>
-SELFEE_INLINE void load_elements(const float* from, int count, Pair<F>* to) {
-    for (int first = 0; first < count; first += F::kLanes) {
-        transpose(from + first, count, &to[first].a, 2);
-        transpose(from + F::kLanes * count + first, count, &to[first].b, 2);
-    }
+SELFEE_INLINE void load_elements(const float* from, int count, Pair<F>* to, int64_t step = 1) {
+    load_elements(from, count, &to->a, 2 * step);
+    load_elements(from + F::kLanes * count, count, &to->b, 2 * step);
 }
 
 }  // namespace

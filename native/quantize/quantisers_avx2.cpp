@@ -8,8 +8,8 @@ namespace {
 
 struct LaneTypes {
     using Affine = Avx2Lanes;
-    using Symmetric = Avx2Lanes;
-    using Moving = Pair<Avx2Lanes>;
+    using Symmetric = Pair<Avx2Lanes>;
+    using Moving = Pair<Pair<Avx2Lanes>>;
     using Positive = Pair<Avx2Lanes>;
 };
 

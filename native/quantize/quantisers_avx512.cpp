@@ -19,7 +19,7 @@ using SixteenLanes = Avx512Lanes;
 struct LaneTypes {
     using Affine = Pair<SixteenLanes>;
     using Symmetric = Pair<SixteenLanes>;
-    using Moving = Pair<SixteenLanes>;
+    using Moving = Pair<Pair<SixteenLanes>>;
     using Positive = SixteenLanes;
 };
 
