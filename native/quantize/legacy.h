@@ -1,10 +1,9 @@
-// Blocks of 32 values without a search, Q4_0 to Q8_0: scales of blocks side by side in lanes, then the codes of one block
-// after another.
+// Blocks of 32 values, Q4_0 to Q8_0: scales of blocks side by side in lanes, then the codes of one block after another;
+// L as in affine_types.h.
 #pragma once
 #include "quantize/kernels.h"
 #include "quantize/pack.h"
-#include "quantize/search_affine.h"
-#include "quantize/search_symmetric.h"
+#include "quantize/parts.h"
 
 namespace selfee {
 namespace {
@@ -107,6 +106,45 @@ inline void quantise_q8_0(const Run& run) {
         int8_t codes[32];
         for (int v = 0; v < 32; ++v) codes[v] = int8_t(rounded_away(x[v] * inverse));
         std::memcpy(block.qs, codes, sizeof codes);
+    }
+}
+
+// ---- with importance -------------------------------------------------------------------------------------------------
+
+template <class L, class Block, int HALF>
+void quantise_symmetric_weighted(const Run& run) {
+    Parts parts = {};
+    uint8_t codes[32];
+    weigh(run, 32, run.row_squares);
+    search_scales<typename L::Symmetric, 32, Weights::Importance>(run, run.count, HALF, parts, nullptr);
+    for (int64_t b = 0; b < run.count; ++b) {
+        auto& block = reinterpret_cast<Block*>(run.out)[b];
+        codes_of_scale(run.x + 32 * b, 32, parts.inverse[b], HALF, codes);
+        store_half(block.d, parts.scale[b]);
+        pack_32(codes, block.qs);
+        if constexpr (HALF == 16) pack_fifth_bits(codes, block.qh);
+    }
+}
+
+template <class L, class Block, int TOP>
+void quantise_affine_32_weighted(const Run& run) {
+    using F = typename L::Affine;
+    Parts parts = {};
+    uint8_t codes[32];
+    weigh(run, 32, run.row_squares);
+    F x[32], w[32];
+    for (int64_t at = 0; at < run.count; at += F::kLanes) {
+        load_elements(run.x + at * 32, 32, x);
+        load_elements(run.weights + at * 32, 32, w);
+        store_fit(search_affine<false, F, 32>(x, w, TOP, kImportanceGrid), parts, at);
+    }
+    for (int64_t b = 0; b < run.count; ++b) {
+        auto& block = reinterpret_cast<Block*>(run.out)[b];
+        codes_of_search(run.x + 32 * b, 32, parts.inverse[b], parts.offset[b], TOP, codes);
+        store_half(block.d, parts.scale[b]);
+        store_half(block.m, parts.low[b]);
+        pack_32(codes, block.qs);
+        if constexpr (TOP == 31) pack_fifth_bits(codes, block.qh);
     }
 }
 

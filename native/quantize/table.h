@@ -1,8 +1,9 @@
 // Puts the quantisers of one instruction set together; included last by each of its files, which defines LaneTypes.
 #pragma once
-#include "quantize/kquants.h"
+#include "quantize/affine_types.h"
 #include "quantize/legacy.h"
 #include "quantize/streams.h"
+#include "quantize/symmetric_types.h"
 
 namespace selfee {
 namespace {
