@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.native.nasty import KINDS, Floats, collection, importance, super_block
+from tests.native.oracle import COMPUTED
 
 from selfee.errors import UsageError
 from selfee.weights import quantizers
@@ -239,6 +240,30 @@ def refusal(quantize: Callable[[], Bytes]) -> NotFinite | None:
     except NotFinite as error:
         return error
     return None
+
+
+@pytest.mark.parametrize("source", COMPUTED, ids=lambda type: type.name)
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=6)
+def test_any_bytes_are_quantised_or_refused_as_the_twin_does(source: QuantType, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    raw = rng.integers(0, 256, 1024 // source.block_values * source.block_bytes, dtype=np.uint8)
+    with np.errstate(all="ignore"):
+        values = dequantize(source, raw)
+    if source in PLAIN and seed % 2:  # finite numbers of all sizes
+        values = values[np.abs(values) < 1e4][:512].repeat(2)
+        raw = quantizers.quantize(source, values[: values.size // 256 * 256]).reshape(-1)
+        values = dequantize(source, raw)
+    for type, rules in ((QuantType.Q4_K, "june-2023"), (QuantType.Q2_K, "current"), (QuantType.Q6_K, "current")):
+        generation = Generation(rules)
+        of_twin = functools.partial(quantizers.quantize, type, values, generation=generation)
+        run = functools.partial(
+            quantizer(2, instruction_sets()[-1]).run, type, source, raw, values.size // 256, 256, generation=generation
+        )
+        refused = refusal(run)
+        assert str(refused) == str(refusal(of_twin))
+        if refused is None:
+            assert differing(type, run(), of_twin().reshape(-1)) == []
 
 
 def test_importance_of_nothing_at_all_makes_zeros_as_in_llama_cpp() -> None:
