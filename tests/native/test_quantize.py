@@ -195,6 +195,10 @@ def test_blocks_run_across_the_ends_of_rows() -> None:
     assert made.tobytes() == quantizers.quantize(QuantType.Q4_K, values).tobytes()
 
 
+def test_a_quantizer_says_how_many_threads_it_has() -> None:
+    assert quantizer(3, "scalar").threads == 3
+
+
 @every_type
 def test_no_values_are_no_blocks(type: QuantType) -> None:
     assert quantizer(2, "scalar").run(type, QuantType.F16, np.empty(0, np.uint8), 0, 256).size == 0

@@ -75,6 +75,12 @@ class Quantizer:
         count = threads if threads is not None else len(os.sched_getaffinity(0))
         self._native = native().Quantizer(count, instruction_set or isa())
 
+    @property
+    def threads(self) -> int:
+        """How many threads work: as many as asked for, or fewer where the system gives no more."""
+        count: int = self._native.threads
+        return count
+
     def run(
         self,
         type: QuantType,
