@@ -81,8 +81,9 @@ def folded(target: Bytes, base: Bytes, dtype: DType) -> Bytes:
 
 def ordered(data: Bytes, kind: Any, top: int) -> npt.NDArray[Any]:
     """Bits as integers in the numbers' order."""
-    bits = data.view(kind)
-    return np.where(bits >> kind(top), ~bits, bits | kind(1 << top))
+    bits: npt.NDArray[Any] = data.view(kind)
+    image: npt.NDArray[Any] = np.where(bits >> kind(top), ~bits, bits | kind(1 << top))
+    return image
 
 
 def measure(dtype: DType, step: float, count: int) -> dict[str, float]:
