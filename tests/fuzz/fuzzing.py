@@ -178,7 +178,7 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def main(name: str, make_seeds: Callable[[Path], list[Seed]]) -> int:
+def main(name: str, make_seeds: Callable[[Path], list[Seed]], use: Callable[[Path], str] = use) -> int:
     """Run for --seconds from --seed; 1 and a reproducing file where something else than SelfeeError came out."""
     parser = argparse.ArgumentParser(description=f"feed damaged {name} files to the reader")
     parser.add_argument("--seconds", type=float, default=60)

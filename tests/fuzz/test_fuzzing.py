@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.fuzz import fuzz_ggml, fuzz_gguf, fuzzing
+from tests.fuzz import fuzz_ggml, fuzz_gguf, fuzz_tensors, fuzzing
 
 FOLDER = Path(fuzzing.__file__).parent
 
 
-@pytest.mark.parametrize("name", ["gguf", "ggml"])
+@pytest.mark.parametrize("name", ["gguf", "ggml", "tensors"])
 def test_a_short_run_finds_nothing(name: str) -> None:
     command = [sys.executable, str(FOLDER / f"fuzz_{name}.py"), "--seconds", "3", "--seed", "7"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -31,6 +31,16 @@ def test_both_ends_are_reached(tmp_path: Path) -> None:
             path.write_bytes(fuzzing.mutate(chance, seeds))
             ends.add(fuzzing.use(path))
         assert ends == {"refused", "accepted"}
+
+
+def test_sound_tensor_files_are_used_to_the_end(tmp_path: Path) -> None:
+    seeds = fuzz_tensors.make_seeds(tmp_path)
+    path = tmp_path / "input.bin"
+    ends = []
+    for seed in seeds:
+        path.write_bytes(seed.content)
+        ends.append(fuzz_tensors.use(path))
+    assert ends == ["accepted", "applied", "accepted"]
 
 
 def test_the_same_seed_damages_the_same_bytes(tmp_path: Path) -> None:

@@ -67,6 +67,22 @@ def test_packing_loses_nothing_in_either_direction(dtype: DType, one: bytes, two
     assert (found.tobytes(), back.tobytes(), end) == (target.tobytes(), base.tobytes(), packed.nbytes)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "base", "target", "packed"),
+    [
+        (DType.F16, "003c 00bc 0000 0080", "013c 01bc 0080 0000", "04000000 02010102 00000000"),
+        (DType.BF16, "803f", "7f3f", "01000000 01 00000000"),
+        (DType.I8, "7f00", "8001", "02000000 0202"),
+        (DType.U16, "0000", "0080", "01000000 ff 01000000 ff"),
+    ],
+)
+def test_the_format_is_what_the_guide_says(dtype: DType, base: str, target: str, packed: str) -> None:
+    # By hand: 0x3c01 is the number after 0x3c00, -0 the one before +0; 0, -1, 1, -2 are written as 0, 1, 2, 3.
+    before, after, difference = (np.frombuffer(bytes.fromhex(text), np.uint8) for text in (base, target, packed))
+    assert unpack(difference, 0, before, dtype)[0].tobytes() == after.tobytes()
+    assert pack(after, before, dtype) == difference.tobytes()
+
+
 @settings(max_examples=25)
 @given(st.data())
 def test_the_target_comes_back_to_the_bit_whatever_the_two_hold(

@@ -40,7 +40,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 Force = Annotated[bool, typer.Option("--force", help=FORCE_HELP)]
 Threads = Annotated[int | None, typer.Option("-t", "--threads", min=1, max=1024, help="Default: all cores.")]
 ShardSize = Annotated[
-    str, typer.Option("--max-shard-size", metavar="SIZE", help="Most bytes in one file: 5G, 500M or bytes.")
+    str,
+    typer.Option(
+        "--max-shard-size",
+        metavar="SIZE",
+        help="Most bytes in one file: 5G, 500M or bytes; an exact delta keeps the target's files.",
+    ),
 ]
 
 
@@ -165,7 +170,7 @@ def info(
     else:
         with open_tensors(delta) as published:
             size = sum(tensor.nbytes for tensor in published.tensors.values())
-            report = DeltaReport(kind.value, 0, size, size, None, None, len(published.tensors))
+            report = DeltaReport(kind.value, None, size, size, None, None, len(published.tensors))
     stdout = screen_of(sys.stdout, color)
     if as_json:
         stdout.write_json(_as_json(report) | {"path": str(delta), "made_by": made_by, "told_by": sign}, indent=2)

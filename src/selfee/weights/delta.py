@@ -42,7 +42,7 @@ class DeltaReport:
     """What came of making or applying a delta. Sizes are bytes of tensors, without headers and small files."""
 
     kind: str
-    base_bytes: int
+    base_bytes: int | None  # None where only the delta was looked at and it does not say
     target_bytes: int
     delta_bytes: int
     base_sha256: str | None  # of all tensors, see ``Side.sha256``; None where a published kind records none

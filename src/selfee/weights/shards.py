@@ -133,6 +133,7 @@ def open_tensors(path: str | Path, stem: str = "model") -> TensorFolder:
         (f"{stem}.safetensors.index.json", _open_index),
         ("pytorch_model.bin", _single),
         ("pytorch_model.bin.index.json", _open_index),
+        ("consolidated.safetensors", _single),  # Mistral's, with Meta's names
     ]
     for name, opener in candidates:
         if (path / name).is_file():
