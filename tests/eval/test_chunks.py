@@ -11,24 +11,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.eval.prose import prose
-from tests.tiny import bpe_vocab, spm_vocab
+from tests.tiny import bpe_vocab, make_tiny, spm_vocab
 
 from selfee.errors import BadFileError, UsageError
-from selfee.eval.chunks import Definition, Text, cut, read_text
+from selfee.eval.chunks import Definition, Text, cut, read_text, tokenizer_of
 from selfee.llama.tokenizer import Tokenizer, load_tokenizer
+from selfee.weights.open import open_checkpoint
 from selfee.weights.vocab import vocab_from_metadata
 
 TEXT = Text("t.txt", prose(200), "")
 
 
-def tokenizer_of(metadata: dict[str, Any]) -> Tokenizer:
+def loaded(metadata: dict[str, Any]) -> Tokenizer:
     from selfee.weights.mapped import StringArray
 
     packed = {key: StringArray([t.encode() for t in v]) if isinstance(v, list) else v for key, v in metadata.items()}
     return load_tokenizer(vocab_from_metadata(Path("m.gguf"), packed))
 
 
-BPE, SPM = tokenizer_of(bpe_vocab()), tokenizer_of(spm_vocab())
+BPE, SPM = loaded(bpe_vocab()), loaded(spm_vocab())
 
 
 def test_chunks_are_the_tokens_in_order_without_the_rest() -> None:
@@ -61,6 +62,17 @@ def test_the_beginning_token_takes_the_place_of_each_chunks_first_token_where_th
 @pytest.mark.parametrize(("n_ctx", "today", "then"), [(512, 256, 256), (1024, 512, 512), (2048, 1024, 512)])
 def test_the_definition_of_2023_differs_only_for_long_chunks(n_ctx: int, today: int, then: int) -> None:
     assert (Definition.CURRENT.first(n_ctx), Definition.JUNE_2023.first(n_ctx)) == (today, then)
+
+
+def test_the_definition_of_2023_put_no_space_before_the_text_of_a_ggml_file(tmp_path: Path) -> None:
+    text = Text("t.txt", "the of and " * 20, "")
+    with open_checkpoint(make_tiny(tmp_path / "m.bin", container="ggjt3")) as model:
+        today, then = (cut(text, tokenizer_of(model.vocab, each), 16) for each in Definition)
+        assert model.vocab.tokens[today.tokens[0, 1]] == b" the"
+        assert model.vocab.tokens[then.tokens[0, 1]] == b"t"
+    with open_checkpoint(make_tiny(tmp_path / "m.gguf", vocab="spm")) as model:
+        today, then = (cut(text, tokenizer_of(model.vocab, each), 16) for each in Definition)
+        assert np.array_equal(today.tokens, then.tokens)
 
 
 def test_a_limit_takes_the_first_chunks() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selfee.errors import UsageError
-from selfee.eval.chunks import Chunks, Definition, Text, cut
+from selfee.eval.chunks import Chunks, Definition, Text, cut, tokenizer_of
 from selfee.eval.logits_file import LogitsFile, is_logits_file
 from selfee.eval.models import open_measured
 from selfee.eval.perplexity import Evaluator, blocks, log_softmax
@@ -85,7 +85,7 @@ def open_base(
     """
     if (saved := saved_context(path)) is None:
         with open_measured(path, n_ctx, threads) as measured:
-            chunks = cut(text, measured.tokenizer, n_ctx, limit, definition)
+            chunks = cut(text, tokenizer_of(measured.model.checkpoint.vocab, definition), n_ctx, limit, definition)
             vocabulary = measured.model.config.vocabulary
             evaluator = Evaluator(measured.model.new_session(), vocabulary, str(path))
             yield BaseModel(evaluator, vocabulary, chunks.tokens)

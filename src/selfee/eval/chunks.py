@@ -10,14 +10,15 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from selfee.errors import BadFileError, UsageError
-from selfee.llama.tokenizer import Tokenizer
+from selfee.llama.tokenizer import Tokenizer, load_tokenizer
+from selfee.weights.checkpoint import Vocab
 
 Tokens = npt.NDArray[np.int32]
 SMALLEST_CHUNK = 4  # tokens; below that nothing would be scored
@@ -28,7 +29,8 @@ class Definition(enum.Enum):
     """Which positions of a chunk count.
 
     ``CURRENT``: the second half, from n_ctx / 2 (llama-perplexity since late 2023). ``JUNE_2023``: from
-    min(512, n_ctx / 2), what llama.cpp's ``perplexity`` of that summer printed; other figures only above 1,024 tokens.
+    min(512, n_ctx / 2), what llama.cpp's ``perplexity`` of that summer printed: other figures above 1,024 tokens, and
+    for GGML files (it put no space before the text).
     """
 
     CURRENT = "current"
@@ -103,6 +105,13 @@ def read_text(path: str | Path) -> Text:
     if not content.strip():
         raise BadFileError(f"{path}: is empty; expected a text to evaluate")
     return Text(path.name, content.removesuffix("\n"), hashlib.sha256(data).hexdigest())
+
+
+def tokenizer_of(vocab: Vocab, definition: Definition) -> Tokenizer:
+    """A vocabulary at work as the definition has it: the perplexity of June 2023 put no space before the text."""
+    if definition is Definition.JUNE_2023 and vocab.raw_pieces:
+        vocab = replace(vocab, add_space_prefix=False)
+    return load_tokenizer(vocab)
 
 
 def cut(

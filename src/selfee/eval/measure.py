@@ -11,7 +11,7 @@ from typing import Any
 
 from selfee import __version__
 from selfee.eval.base import Base, require_same_text
-from selfee.eval.chunks import Chunks, Definition, Text, cut
+from selfee.eval.chunks import Chunks, Definition, Text, cut, tokenizer_of
 from selfee.eval.divergence import Divergence, Spread, compare
 from selfee.eval.logits_file import writing
 from selfee.eval.models import FileIdentity, open_measured
@@ -19,7 +19,6 @@ from selfee.eval.perplexity import Evaluator, perplexity
 from selfee.eval.results import Key, Quality
 from selfee.eval.speed import decode_speed
 from selfee.llama.config import LlamaConfig
-from selfee.llama.tokenizer import load_tokenizer
 from selfee.weights.open import open_checkpoint
 from selfee.weights.quantize import isa
 
@@ -69,7 +68,9 @@ def prepare(path: Path, text: Text, settings: Settings, base: NamedBase | None =
         limit = min(limit or len(base.base.tokens), len(base.base.tokens))
     with open_checkpoint(path) as checkpoint:
         trained = LlamaConfig.from_checkpoint(checkpoint).context_length
-        chunks = cut(text, load_tokenizer(checkpoint.vocab), settings.n_ctx, limit, settings.definition)
+        chunks = cut(
+            text, tokenizer_of(checkpoint.vocab, settings.definition), settings.n_ctx, limit, settings.definition
+        )
     if base is not None:
         require_same_text(base.base, chunks, path.name, base.name)
     return Prepared(chunks, trained)
