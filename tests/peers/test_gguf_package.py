@@ -52,10 +52,15 @@ def test_a_tensor_of_every_type_is_read_as_what_we_read(
     assert np.array_equal(theirs.reshape(-1).view(np.uint32), dequantize(type, blocks).view(np.uint32))
 
 
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("peers") / "source.gguf"
+    return make_tiny(path, type=QuantType.F32, n_layer=2, n_embd=256, n_vocab=300)
+
+
 @pytest.mark.parametrize("rules", RuleSet, ids=lambda rules: rules.value)
 @pytest.mark.parametrize("kind", FileType, ids=lambda kind: kind.name)
-def test_a_file_of_every_type_is_read_whole(tmp_path: Path, kind: FileType, rules: RuleSet) -> None:
-    source = make_tiny(tmp_path / "source.gguf", type=QuantType.F32, n_layer=3, n_embd=256)
+def test_a_file_of_every_type_is_read_whole(source: Path, tmp_path: Path, kind: FileType, rules: RuleSet) -> None:
     path = quantized(source, tmp_path / "made.gguf", kind, rules)
     reader = gguf.GGUFReader(path)
     field = reader.get_field("general.file_type")
