@@ -13,9 +13,9 @@ from tokenizers.pre_tokenizers import Sequence, Split
 
 from selfee.errors import UnsupportedFileError
 from selfee.llama.bpe import BYTE_ALPHABET, MergeList
-from selfee.llama.pretokenizers import PRE_TOKENIZERS, pre_tokenizer
 from selfee.llama.tokenizer import load_tokenizer
 from selfee.llama.vocabulary import check_vocab
+from selfee.weights.pretokenizers import PRE_TOKENIZERS, pre_tokenizer
 
 
 def words(name: str, text: str) -> list[str]:

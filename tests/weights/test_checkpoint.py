@@ -67,8 +67,10 @@ def test_every_short_file_is_refused(tmp_path: Path) -> None:
                 open_checkpoint(path).close()
 
 
-def test_a_folder_is_refused(tmp_path: Path) -> None:
-    refused(tmp_path, "is a folder; name the .gguf or .bin file inside it")
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    message = r"has neither config.json nor params.json.*or the .gguf or .bin file inside it"
+    with pytest.raises(BadFileError, match=message):
+        open_checkpoint(tmp_path)
 
 
 def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:

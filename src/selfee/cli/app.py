@@ -16,6 +16,7 @@ COMMANDS = {
     "ask": "Ask a question: the model answers, criticises its answer and revises it until it is content.",
     "models": "List, fetch and remove models.",
     "inspect": "Show what a model file is: architecture, tensors by type, bits per weight, memory needed, vocabulary.",
+    "convert": "Turn a model from one form into another: GGUF, GGML or a Hugging Face folder, in any type.",
     "quantize": "Make a model file smaller: fourteen file types, three rule sets, or any size you name.",
     "imatrix": "Compute which columns of a model matter, from what flows through it while it reads a text.",
     "perplexity": "Measure how well model files predict a text, and how far they are from the model they were made of.",

@@ -64,6 +64,10 @@ def open_engine(
     return LocalEngine((load or _load_here)(path, context_length=context_length, threads=threads))
 
 
+# What shows that a folder is a model, Hugging Face's or Meta's.
+_CONFIGS = ("config.json", "params.json")
+
+
 def _load_here(path: Path, *, context_length: int | None, threads: int | None) -> Runtime:
     from selfee.engines.runtime import load_runtime  # NumPy and the kernels: servers and scripts do without
 
@@ -80,7 +84,7 @@ def _model_path(spec: str, models: Path | None) -> Path:
         return stored.path
     path = Path(spec)
     try:
-        if path.is_file():
+        if path.is_file() or any((path / name).is_file() for name in _CONFIGS):
             return path
         is_other = path.exists()
     except (OSError, ValueError) as error:  # a name too long, a NUL character

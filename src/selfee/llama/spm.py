@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from selfee.errors import BadFileError
 from selfee.llama.vocabulary import BYTE_TEXT, Kind, checked_scores
+from selfee.weights.vocab_keys import scores_of_llama
 
 if TYPE_CHECKING:
     from selfee.llama.vocabulary import CheckedVocab
@@ -149,16 +150,5 @@ def merger_from_ggml(vocab: Vocab, checked: CheckedVocab) -> ScoreMerger:
             f"vocabulary: {len(checked.texts)} tokens; expected at least 259 (3 special ones and 256 bytes) in a GGML "
             "file; the file is damaged: fetch it again"
         )
-    scores = _scores_of_llama(len(checked.texts)) if vocab.scores is None else checked_scores(vocab)
+    scores = scores_of_llama(len(checked.texts)) if vocab.scores is None else checked_scores(vocab)
     return ScoreMerger(ids, scores, [[byte + 3] for byte in range(256)], " ")
-
-
-def _scores_of_llama(count: int) -> list[float]:
-    """The scores of LLaMA's vocabulary, which files of before 20 March 2023 leave out: the rank in merging.
-
-    Piece 259, two spaces, is the one exception (measured on the vocabulary of a later file).
-    """
-    scores = [float(min(0, 259 - token)) for token in range(count)]
-    if count > 259:
-        scores[259] = -1e9
-    return scores

@@ -55,7 +55,7 @@ def check_architecture(checkpoint: Checkpoint) -> None:
     vectors, matrices = _expected(dimensions)
     expected = vectors | matrices
     optional = {"output.weight", "rope_freqs.weight"}
-    if not checkpoint.container.startswith("gguf"):
+    if checkpoint.container.startswith(("ggml", "ggmf", "ggjt")):
         optional = set()  # GGML knows neither tied output nor rope factors
         del vectors["rope_freqs.weight"], expected["rope_freqs.weight"]
     missing = [name for name in expected if name not in checkpoint.tensors and name not in optional]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -12,7 +14,6 @@ from selfee.weights.quants import QuantType
 
 # Byte offsets of the float16 scales and minimums in a block.
 _SCALES: dict[QuantType, tuple[int, ...]] = {
-    QuantType.F16: (0,),
     QuantType.Q4_0: (0,),
     QuantType.Q4_1: (0, 2),
     QuantType.Q5_0: (0,),
@@ -23,6 +24,12 @@ _SCALES: dict[QuantType, tuple[int, ...]] = {
     QuantType.Q4_K: (0, 2),
     QuantType.Q5_K: (0, 2),
     QuantType.Q6_K: (208,),
+}
+# Plain numbers as whole ones, and their exponent's bits.
+_EXPONENTS: dict[QuantType, tuple[str, np.unsignedinteger[Any]]] = {
+    QuantType.F32: ("<u4", np.uint32(0x7F800000)),
+    QuantType.F16: ("<u2", np.uint16(0x7C00)),
+    QuantType.BF16: ("<u2", np.uint16(0x7F80)),
 }
 _CHUNK = 1 << 22  # bytes looked at in one go
 
@@ -37,13 +44,19 @@ def check_finite(checkpoint: Checkpoint) -> None:
             _check(checkpoint, tensor)
 
 
+def first_not_finite(type: QuantType, blocks: npt.NDArray[np.uint8]) -> int | None:
+    """Number of the first block with a weight or scale that is NaN or infinite, in raw bytes of whole blocks."""
+    wrong = np.flatnonzero(_not_finite(type, blocks.reshape(-1, type.block_bytes)))
+    return int(wrong[0]) if wrong.size else None
+
+
 def _check(checkpoint: Checkpoint, tensor: TensorInfo) -> None:
     blocks = checkpoint.read(tensor.name).reshape(-1, tensor.type.block_bytes)
     step = max(1, _CHUNK // tensor.type.block_bytes)
     for start in range(0, len(blocks), step):
-        wrong = np.flatnonzero(_not_finite(tensor.type, blocks[start : start + step]))
-        if wrong.size:
-            block = start + int(wrong[0])
+        wrong = first_not_finite(tensor.type, blocks[start : start + step])
+        if wrong is not None:
+            block = start + wrong
             found = "weight" if tensor.type.block_values == 1 else "block scale"
             raise BadFileError(
                 f"{checkpoint.path}: byte {tensor.offset + block * tensor.type.block_bytes}: tensor "
@@ -54,8 +67,9 @@ def _check(checkpoint: Checkpoint, tensor: TensorInfo) -> None:
 
 def _not_finite(type: QuantType, blocks: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     """Blocks in which a number has all exponent bits set."""
-    if type is QuantType.F32 or type is QuantType.BF16:
-        wrong: npt.NDArray[np.bool_] = ((blocks[:, -1] & 0x7F) == 0x7F) & (blocks[:, -2] >= 0x80)
+    if type in _EXPONENTS:  # whole numbers at a time: a pass over a model is mostly this
+        word, exponent = _EXPONENTS[type]
+        wrong: npt.NDArray[np.bool_] = (blocks.reshape(-1).view(word) & exponent) == exponent
         return wrong
     wrong = np.zeros(len(blocks), dtype=np.bool_)
     for at in _SCALES[type]:

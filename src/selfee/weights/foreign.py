@@ -12,14 +12,14 @@ _EXPECTED = "expected a GGUF or GGML model"
 
 # Beginning of the file -> (what it is, what to do). Sound files of another kind.
 _KINDS: list[tuple[bytes, str, str]] = [
-    (b"PK\x03\x04", "a zip archive, perhaps a PyTorch checkpoint", "unpack it or use a .gguf file of the same model"),
+    (b"PK\x03\x04", "a zip archive, perhaps a PyTorch checkpoint", "name the model's folder, or use a .gguf file"),
     (b"algg", "a GGML LoRA adapter (ggla)", "name the base model instead"),
     (b"nsgg", "a saved llama.cpp session (ggsn)", "name the model itself"),
     (b"ggjt", "a big-endian GGML file", "convert it on a little-endian machine"),
     (b"ggmf", "a big-endian GGML file", "convert it on a little-endian machine"),
     (b"ggml", "a big-endian GGML file", "convert it on a little-endian machine"),
     (b"FUGG", "a GGUF file with swapped bytes", "convert it on a little-endian machine"),
-    (b"\x80\x02", "a pickled PyTorch checkpoint", "use a .gguf file of the same model"),
+    (b"\x80\x02", "a pickled PyTorch checkpoint", "name the model's folder, or use a .gguf file"),
     (b"\x89HDF", "an HDF5 file", "use a .gguf file of the same model"),
     (b"\x1f\x8b", "a gzip archive", "unpack it first"),
     (b"\x28\xb5\x2f\xfd", "a Zstandard archive", "unpack it first"),
@@ -36,7 +36,7 @@ def explain(file: MappedFile) -> BadFileError:
         if start.startswith(magic):
             return UnsupportedFileError(f"{file.path}: is {kind}; {_EXPECTED}; {advice}")
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= file.size - 8:
-        advice = "use a .gguf file of the same model"
+        advice = "name the folder that it lies in, with its config.json, or use a .gguf file of the same model"
         return UnsupportedFileError(f"{file.path}: is a safetensors file; {_EXPECTED}; {advice}")
     if error := lookalike(file):
         return error

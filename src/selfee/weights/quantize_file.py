@@ -137,11 +137,11 @@ def report_of(checkpoint: Checkpoint, target: Path, plan: Plan) -> Report:
         bits_per_weight=round(8 * shares.total() / values, 4) if values else 0.0,
         tensors=[TypeShare(type.name, counts[type], nbytes) for type, nbytes in shares.most_common()],
         tensor_types={name: type.name for name, type in plan.types.items()},
-        notes=_notes(plan),
+        notes=notes_of(plan),
     )
 
 
-def _notes(plan: Plan) -> list[str]:
+def notes_of(plan: Plan) -> list[str]:
     """Why tensors have other types than their file type says, one line a reason."""
     reasons: dict[tuple[QuantType, str], list[str]] = {}
     for name, choice in plan.choices.items():
