@@ -41,6 +41,8 @@ test: check  ## All tests
 bench: setup  ## Measure and compare with the last recorded figures
 	$(BIN)/python benchmarks/parser.py
 	$(BIN)/python benchmarks/kernels.py
+	$(BIN)/python benchmarks/quantizers.py
+	$(BIN)/python benchmarks/delta.py
 	export SELFEE_TEST_MODEL="$${SELFEE_TEST_MODEL:-$$($(BIN)/selfee models pull --quiet smollm2-135m)}"; \
 	for threads in 1 2; do $(BIN)/python benchmarks/decode.py --packed --threads $$threads; done
 
@@ -50,6 +52,7 @@ docs: setup  ## Regenerate the pages that are made from code
 fuzz: setup  ## Ten minutes of damaged files for each container
 	$(BIN)/python tests/fuzz/fuzz_gguf.py --seconds 600
 	$(BIN)/python tests/fuzz/fuzz_ggml.py --seconds 600
+	$(BIN)/python tests/fuzz/fuzz_tensors.py --seconds 600
 
 clean:  ## Remove what was built
 	rm -rf build .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
