@@ -187,7 +187,7 @@ void quantise_affine_weighted(const Run& run) {
     using F = typename L::Positive;
     constexpr int S = 256 / T::kWidth, room = S < F::kLanes ? F::kLanes : S;
     Parts parts = {};
-    alignas(64) float weight_sums[kRunParts + 64], d[F::kLanes], dmin[F::kLanes];
+    alignas(64) float weight_sums[kRunParts + 64] = {}, d[F::kLanes], dmin[F::kLanes];
     uint8_t scale[16 * F::kLanes], low[16 * F::kLanes], codes[256];
     weigh_256(run, S == 16 ? 1.0f : 2.0f);
     search_weighted<typename L::Affine, T::kWidth>(run, T::kTop, parts, weight_sums);

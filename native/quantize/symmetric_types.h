@@ -145,7 +145,7 @@ void quantise_q3_k_weighted(const Run& run) {
     using F = typename L::Symmetric;
     constexpr int room = F::kLanes < 16 ? 16 : F::kLanes;
     Parts parts = {};
-    alignas(64) float weight_sums[kRunParts + 64], d[F::kLanes], inverse[F::kLanes];
+    alignas(64) float weight_sums[kRunParts + 64] = {}, d[F::kLanes], inverse[F::kLanes];
     weigh_256(run, 2.0f);
     search_scales<F, 16, Weights::Importance>(run, run.count * 16, 4, parts, weight_sums);
     F x[room], w[room];
