@@ -7,6 +7,7 @@ the pages they came from are given back.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from math import prod
 
 import numpy as np
@@ -53,7 +54,7 @@ def transcode(
             tensor.name,
             tensor.shape,
             type,
-            lambda: _requantized(checkpoint, tensor, type, quantizer, generation, importance.get(tensor.name)),
+            lambda: _ahead(_requantized(checkpoint, tensor, type, quantizer, generation, importance.get(tensor.name))),
         )
 
     return [stream(tensor) for tensor in checkpoint.tensors.values()]
@@ -65,6 +66,15 @@ def _as_they_are(checkpoint: Checkpoint, tensor: TensorInfo) -> Iterator[Bytes]:
     for begin in range(0, raw.size, step):
         yield raw[begin : begin + step]
         checkpoint.release(tensor.name, begin, min(begin + step, raw.size))
+
+
+def _ahead(parts: Iterator[Bytes]) -> Iterator[Bytes]:
+    """The parts, each made while the one before it is written."""
+    with ThreadPoolExecutor(1) as maker:
+        following = maker.submit(next, parts, None)
+        while (part := following.result()) is not None:
+            following = maker.submit(next, parts, None)
+            yield part
 
 
 def _requantized(
