@@ -17,6 +17,7 @@ from tests.cli.story import Shell
 from tests.tiny import make_tiny
 from tests.tiny_hf import make_tiny_hf
 
+from selfee.engines import Request, SamplingParams, open_engine
 from selfee.weights.open import open_checkpoint
 from selfee.weights.quants import QuantType
 from selfee.weights.stored import DType
@@ -245,3 +246,22 @@ def test_gptq_needs_a_text_and_its_library(shell: Shell, tmp_path: Path) -> None
         done = shell.run("convert", "in.gguf", "gptq", "--format", "gptq", "--calibration", "text.txt", "-q", check=1)
         assert "selfee[gptq]" in done.stderr
         assert names(tmp_path) == ["in.gguf", "text.txt"], "the folder made for it is gone"
+
+
+def test_a_folder_is_used_as_it_is(shell: Shell, tmp_path: Path) -> None:
+    make_tiny_hf(tmp_path / "folder")
+    assert "safetensors" in shell.run("inspect", "folder").stdout
+    shell.run("convert", "folder", "out.gguf")
+    spoken = []
+    for model in ("folder", "out.gguf"):
+        with open_engine(str(tmp_path / model)) as engine:
+            params = SamplingParams(temperature=0.0)
+            spoken.append("".join(chunk.text for chunk in engine.stream(Request("the word", params, max_tokens=12))))
+    assert spoken[0] == spoken[1] != ""
+    shell.run("quantize", "folder", "direct.gguf", "q8_0")
+    shell.run("convert", "folder", "through.gguf", "--type", "q8_0")
+    with open_checkpoint(tmp_path / "direct.gguf") as one, open_checkpoint(tmp_path / "through.gguf") as other:
+        assert [one.read(name).tobytes() for name in one.tensors] == [
+            other.read(name).tobytes() for name in one.tensors
+        ]
+        assert one.vocab.tokens == other.vocab.tokens
