@@ -17,6 +17,7 @@ from tests.cli.story import Shell
 from tests.tiny import make_tiny
 from tests.tiny_hf import make_tiny_hf
 
+from selfee.engines import Request, SamplingParams, open_engine
 from selfee.weights.open import open_checkpoint
 from selfee.weights.quants import QuantType
 from selfee.weights.stored import DType
@@ -160,21 +161,24 @@ def test_a_killed_run_leaves_the_old_one_and_running_again_finishes(target: str,
     make_tiny(tmp_path / "in.gguf", n_embd=1024, n_layer=4)
     make_tiny(tmp_path / "old.gguf")
     shell.run("convert", "old.gguf", target)
+    words = ("convert", "in.gguf", target, "--type", "bf16", "--force", "-t", "1", "-q")
 
     def content() -> bytes:
         path = tmp_path / target
         return path.read_bytes() if path.is_file() else (path / "model.safetensors").read_bytes()
 
-    before = content()
-    for delay in (0.35, 0.45, 0.55):
-        process = shell.start("convert", "in.gguf", target, "--type", "bf16", "--force", "-t", "1", "-q")
+    before, seen = content(), []
+    for delay in (0.0, 0.03, 0.1):  # after the first sign of the new one
+        process = shell.start(*words)
+        while process.poll() is None and not (tmp_path / f".{target}.part").exists():
+            time.sleep(0.002)
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=30)
-        if process.returncode == 0:
-            break  # it was faster
-        assert content() == before
-    shell.run("convert", "in.gguf", target, "--type", "bf16", "--force", "-q")
+        seen.append(content())
+    shell.run(*words)
+    assert seen[0] == before
+    assert set(seen) <= {before, content()}, "the old one or the new one, whole"
     assert content() != before
     assert names(tmp_path) == ["in.gguf", "old.gguf", target]
 
@@ -245,3 +249,22 @@ def test_gptq_needs_a_text_and_its_library(shell: Shell, tmp_path: Path) -> None
         done = shell.run("convert", "in.gguf", "gptq", "--format", "gptq", "--calibration", "text.txt", "-q", check=1)
         assert "selfee[gptq]" in done.stderr
         assert names(tmp_path) == ["in.gguf", "text.txt"], "the folder made for it is gone"
+
+
+def test_a_folder_is_used_as_it_is(shell: Shell, tmp_path: Path) -> None:
+    make_tiny_hf(tmp_path / "folder")
+    assert "safetensors" in shell.run("inspect", "folder").stdout
+    shell.run("convert", "folder", "out.gguf")
+    spoken = []
+    for model in ("folder", "out.gguf"):
+        with open_engine(str(tmp_path / model)) as engine:
+            params = SamplingParams(temperature=0.0)
+            spoken.append("".join(chunk.text for chunk in engine.stream(Request("the word", params, max_tokens=12))))
+    assert spoken[0] == spoken[1] != ""
+    shell.run("quantize", "folder", "direct.gguf", "q8_0")
+    shell.run("convert", "folder", "through.gguf", "--type", "q8_0")
+    with open_checkpoint(tmp_path / "direct.gguf") as one, open_checkpoint(tmp_path / "through.gguf") as other:
+        assert [one.read(name).tobytes() for name in one.tensors] == [
+            other.read(name).tobytes() for name in one.tensors
+        ]
+        assert one.vocab.tokens == other.vocab.tokens

@@ -243,6 +243,7 @@ def test_tiktoken_is_not_taken_for_sentencepiece(tmp_path: Path) -> None:
         ({"model": {"type": "BPE", "vocab": {"a": 0, "b": 0}}}, "share id 0"),
         ({"model": {"type": "BPE", "vocab": {"\ud800": 0}}}, "not Unicode text"),
         ({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["abc"]}}, "merge 0"),
+        ({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": ["a b"]}}, "joined text, that are tokens"),
         ({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", 5]]}}, "merge 0"),
         ({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": {}}}, "'merges'"),
         ({"added_tokens": [5]}, "'added_tokens'"),

@@ -58,7 +58,7 @@ def pieces_of(file: JsonFile, limit: int, pre: str | None = None) -> Pieces:
             f"{file.path}: the tokenizer is of kind {printable(str(kind), 30)}; selfee reads BPE; use a model with that"
         )
     texts = _by_id(model, limit)
-    merges = _merges(model)
+    merges = _merges(model, texts)
     names = [str(step.get("type")) for step in _steps(file, "normalizer")]
     strange = [name for name in names if name not in _KNOWN_NORMALIZERS]
     if strange:
@@ -86,7 +86,7 @@ def pieces_of_pair(vocab: Path, merges: Path, limit: int, pre: str | None) -> Pi
     except UnicodeDecodeError:
         raise BadFileError(f"{merges}: is no UTF-8; expected one merge a line; fetch it again") from None
     pairs = [line.rstrip("\r") for line in lines if line.rstrip("\r") and not line.startswith("#version")]
-    return Pieces("gpt2", pre, texts, None, [NORMAL] * len(texts), _merges(JsonFile(merges, {"merges": pairs})))
+    return Pieces("gpt2", pre, texts, None, [NORMAL] * len(texts), _merges(JsonFile(merges, {"merges": pairs}), texts))
 
 
 def begins_texts(file: JsonFile, bos: str | None) -> bool | None:
@@ -148,14 +148,21 @@ def _by_id(model: JsonFile, limit: int) -> list[str | None]:
     return texts
 
 
-def _merges(model: JsonFile) -> list[str]:
+def _merges(model: JsonFile, texts: Sequence[str | None]) -> list[str]:
     merges = []
+    known = set(texts)
     for index, merge in enumerate(model.list("merges")):
         pair = merge.split(" ") if isinstance(merge, str) else merge
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(half, str) and half for half in pair)):
             raise BadFileError(
                 f"{model.path}: merge {index} is {printable(repr(merge), 40)}; expected two pieces; the file is "
                 "damaged; fetch it again"
+            )
+        if not known.issuperset((*pair, "".join(pair))):
+            raise BadFileError(
+                f"{model.path}: merge {index} is {printable(repr(merge), 40)}; expected pieces, and their joined text, "
+                "that "
+                "are tokens; the file is damaged; fetch it again"
             )
         merges.append(refuse_surrogates(model.path, " ".join(pair), f"merge {index}"))
     return merges
