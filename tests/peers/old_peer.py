@@ -5,12 +5,15 @@
 Prints one JSON list: for each prompt its steps, for each step the greedy token and the largest log-probabilities.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import sys
+from typing import Any
 
 
-def main():
+def main() -> None:
     import ctransformers
 
     asked = json.load(sys.stdin)
@@ -19,7 +22,7 @@ def main():
     json.dump([continued(model, prompt, asked["length"], asked["top"]) for prompt in asked["prompts"]], sys.stdout)
 
 
-def continued(model, prompt, length, top):
+def continued(model: Any, prompt: list[int], length: int, top: int) -> list[dict[str, Any]]:
     model.reset()
     model.eval(prompt)
     steps = []

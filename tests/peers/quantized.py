@@ -8,12 +8,20 @@ from selfee.weights.open import open_checkpoint
 from selfee.weights.quantize import Quantizer
 from selfee.weights.quantize_file import Plan, write_quantized
 from selfee.weights.recipes import FileType, ModelFacts, Recipe, RuleSet, choose_types
+from selfee.weights.transcode import Importance
 
 
-def quantized(source: Path, target: Path, kind: FileType, rules: RuleSet = RuleSet.CURRENT) -> Path:
+def quantized(
+    source: Path,
+    target: Path,
+    kind: FileType,
+    rules: RuleSet = RuleSet.CURRENT,
+    importance: Importance | None = None,
+) -> Path:
     """Write ``source`` as ``kind`` to ``target`` and return it."""
     with open_checkpoint(source) as checkpoint:
         facts = ModelFacts.of(checkpoint.metadata, checkpoint.tensors)
-        choices = choose_types(checkpoint.tensors.values(), Recipe(kind, rules), facts)
-        write_quantized(checkpoint, target, Plan(choices, kind, rules), Quantizer(2))
+        recipe = Recipe(kind, rules, has_importance=importance is not None)
+        choices = choose_types(checkpoint.tensors.values(), recipe, facts)
+        write_quantized(checkpoint, target, Plan(choices, kind, rules), Quantizer(2), importance=importance)
     return target

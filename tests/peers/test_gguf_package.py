@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -77,10 +78,8 @@ def test_a_file_of_every_type_is_read_whole(source: Path, tmp_path: Path, kind: 
             assert np.ascontiguousarray(tensor.data).tobytes() == after.read(tensor.name).tobytes()
 
 
-def _equal(reader: gguf.GGUFReader, key: str, value: object) -> bool:
+def _equal(reader: gguf.GGUFReader, key: str, value: Any) -> bool:
     field = reader.get_field(key)
     assert field is not None, key
-    theirs = field.contents()
-    return bool(
-        np.array_equal(theirs, list(value) if hasattr(value, "__len__") and not isinstance(value, str) else value)
-    )
+    is_plain = isinstance(value, str | int | float | bool)
+    return bool(np.array_equal(field.contents(), value if is_plain else list(value)))
