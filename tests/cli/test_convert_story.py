@@ -85,13 +85,8 @@ def test_a_type_is_made_on_the_way(shell: Shell, tmp_path: Path) -> None:
     assert "type 'q9_9': unknown" in done.stderr
 
 
-def test_what_is_there_is_kept_unless_forced(shell: Shell, tmp_path: Path) -> None:
+def test_a_folder_of_something_else_and_the_source_are_never_replaced(shell: Shell, tmp_path: Path) -> None:
     make_tiny(tmp_path / "in.gguf")
-    (tmp_path / "out.gguf").write_text("precious")
-    done = shell.run("convert", "in.gguf", "out.gguf", check=2)
-    assert "out.gguf: is there already" in done.stderr
-    assert (tmp_path / "out.gguf").read_text() == "precious"
-    shell.run("convert", "in.gguf", "out.gguf", "--force")
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "letter.txt").write_text("precious")
     done = shell.run("convert", "in.gguf", "home", "--force", check=2)

@@ -321,13 +321,14 @@ def test_a_model_of_which_a_tensor_is_missing_is_refused_before_anything_is_writ
     assert not (tmp_path / "out.gguf").exists()
 
 
-def test_an_existing_file_is_replaced_only_by_force(tmp_path: Path) -> None:
+def test_a_file_is_replaced_whole_and_a_folder_only_by_force(tmp_path: Path) -> None:
     source = make_tiny(tmp_path / "in.gguf", vocab="spm")
     for name in ("out.gguf", "out.bin", "folder"):
         target = converted(source, tmp_path / name)
-        with pytest.raises(UsageError, match="--force"):
-            converted(source, target)
-        converted(source, target, force=True)
+        if name == "folder":
+            with pytest.raises(UsageError, match="--force"):
+                converted(source, target)
+        converted(source, target, force=name == "folder")
         with open_checkpoint(target) as there:
             assert len(there.tensors) == 21
 

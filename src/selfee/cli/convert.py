@@ -58,7 +58,9 @@ class Rules(enum.Enum):
 @app.command("convert", epilog=EXAMPLES)
 def convert(
     source: Annotated[str, typer.Argument(metavar="IN", help="A model file or folder, or a downloaded model's name.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file or folder to write.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The file (replaced whole if it is there) or folder to write.")
+    ],
     type: Annotated[
         str,
         typer.Option(help="keep: every tensor as it is, byte for byte. Or a file type: f32 f16 bf16 q8_0 q4_K_M …"),
@@ -89,7 +91,7 @@ def convert(
         bool, typer.Option("--allow-requantize", help="Quantise what is quantised already.")
     ] = False,
     threads: Annotated[int | None, typer.Option("-t", "--threads", min=1, max=1024, help="Default: all cores.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace OUT if it is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT also where it is a folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     quiet: Annotated[
         bool,
@@ -140,12 +142,10 @@ class _Job:
 
 
 def _convert(job: _Job, target: Path, wanted: OutFormat) -> Conversion:
-    from selfee.weights.convert import Format, plan_conversion, require_free
+    from selfee.weights.convert import Format, plan_conversion
     from selfee.weights.quantize import Quantizer
 
     form = Format(wanted.value)
-    if form is not Format.SAFETENSORS:
-        require_free(target, job.options.force)
     with _open(job) as checkpoint:
         options = replace(job.options, vocab=_vocab(job.vocab_from, checkpoint))
         plan = plan_conversion(checkpoint, form, options, quantizer=Quantizer(job.threads))

@@ -6,7 +6,6 @@ are written one after another. Tensors whose type stays are copied byte for byte
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,7 +62,7 @@ class ConvertOptions:
     context: int | None = None  # tokens; the same
     allow_requantize: bool = False
     max_shard_bytes: int = MAX_SHARD_BYTES
-    force: bool = False  # replace what is there
+    force: bool = False  # replace a folder that is there; a file is replaced anyway, whole
 
 
 @dataclass(frozen=True)
@@ -220,7 +219,6 @@ def _to_gguf(source: Checkpoint, model: Checkpoint, options: ConvertOptions, qua
     metadata.setdefault("general.quantization_version", np.uint32(2))
 
     def write(target: Path, on_bytes: OnBytes | None) -> None:
-        require_free(target, options.force)
         write_gguf(target, metadata, streams, on_bytes=on_bytes)
 
     size = gguf_size(metadata, streams)
@@ -246,7 +244,6 @@ def _to_ggml(source: Checkpoint, model: Checkpoint, options: ConvertOptions, qua
     streams = _streams(view, _Chosen(types, chosen.file_type, chosen.name, chosen.generation, chosen.notes), quantizer)
 
     def write(path: Path, on_bytes: OnBytes | None) -> None:
-        require_free(path, options.force)
         write_ggml(path, target.hyper, tokens, scores, streams, on_bytes=on_bytes)
 
     size = ggml_size(tokens, streams)
@@ -281,9 +278,3 @@ def _to_safetensors(source: Checkpoint, model: Checkpoint, options: ConvertOptio
         )
 
     return _conversion(Format.SAFETENSORS, view, plain, streams, write, file_bytes=None, notes=notes)
-
-
-def require_free(target: Path, force: bool) -> None:
-    """Raise UsageError where ``target`` is there already and is not to be replaced."""
-    if os.path.lexists(target) and not force:
-        raise UsageError(f"{target}: is there already; expected a new file; choose another name or add --force")

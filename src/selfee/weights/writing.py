@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -108,10 +109,10 @@ def replacing(path: Path, *, needed: int = 0) -> Iterator[IO[bytes]]:
     disk space is asked for first. Raises ResourceError if the disk is full, the folder cannot be written, or another
     process is writing the same file; UsageError if ``path`` is there and no file.
     """
-    if path.exists() and not path.is_file():
-        raise UsageError(f"{path}: is a folder or a device; expected the name of a file to write; choose another name")
     beside = path.with_name(f".{path.name}.part")
     try:
+        if _is_no_file(path):
+            raise UsageError(f"{path}: is a folder or a device; expected a file to write; choose another name")
         file = _open_alone(beside, path)
     except OSError as error:
         raise _failed(path, error) from error
@@ -130,6 +131,13 @@ def replacing(path: Path, *, needed: int = 0) -> Iterator[IO[bytes]]:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def _is_no_file(path: Path) -> bool:
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _open_alone(beside: Path, path: Path) -> IO[bytes]:
