@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.results import record
 
-from selfee.weights.delta_codec import CHUNK, from_f32, pack, to_f32, unpack
-from selfee.weights.stored import Bytes, DType
+from selfee.weights.delta.codec import CHUNK, from_f32, pack, to_f32, unpack
+from selfee.weights.huggingface.stored import Bytes, DType
 
 STEPS = (3e-5, 3e-4, 1e-3)
 

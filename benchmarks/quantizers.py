@@ -21,8 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.results import record
 
-from selfee.weights import quantize, quantizers
-from selfee.weights.quantizers import Generation
+from selfee.weights import quantize
+from selfee.weights.quantization import quantizers
+from selfee.weights.quantization.quantizers import Generation
 from selfee.weights.quants import QuantType
 
 COLS = 2048

@@ -7,9 +7,9 @@ from pathlib import Path
 from selfee.weights.ggml import Hyper
 from selfee.weights.ggml_writer import write_ggml
 from selfee.weights.open import open_checkpoint
-from selfee.weights.quantizers import quantize
+from selfee.weights.quantization.quantizers import quantize
+from selfee.weights.quantization.recipes import ModelFacts, Recipe, RuleSet, choose_types, file_type
 from selfee.weights.quants import dequantize
-from selfee.weights.recipes import ModelFacts, Recipe, RuleSet, choose_types, file_type
 from selfee.weights.writing import TensorData
 
 

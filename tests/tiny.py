@@ -16,7 +16,7 @@ import numpy as np
 from selfee.weights.ggml import Hyper, feed_forward_length
 from selfee.weights.ggml_writer import write_ggml
 from selfee.weights.gguf_writer import TensorData, write_gguf
-from selfee.weights.quantizers import quantize
+from selfee.weights.quantization.quantizers import quantize
 from selfee.weights.quants import QuantType
 
 Container = Literal["gguf", "gguf2", "gguf1", "ggjt3", "ggjt2", "ggjt1", "ggmf", "ggml"]

@@ -16,11 +16,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from tests.tiny import CHATML, Architecture, bpe_vocab, spm_vocab
-from tests.weights.craft_tensors import write_folder, write_state
+from tests.weights.huggingface.craft_tensors import write_folder, write_state
 
 from selfee.weights.gguf_writer import TensorData, write_gguf
+from selfee.weights.huggingface.stored import DType
 from selfee.weights.quants import QuantType
-from selfee.weights.stored import DType
 
 Array = npt.NDArray[np.float32]
 Tokenizer = Literal["bpe", "spm", "spm-json"]

@@ -19,8 +19,8 @@ from tests.tiny import make_tiny
 from selfee.cli.card_files import CardDisplay
 from selfee.cli.output import Screen
 from selfee.eval.results import Quality, append_result
+from selfee.weights.fetch.store import HUB
 from selfee.weights.quants import QuantType
-from selfee.weights.store import HUB
 
 
 @pytest.fixture(scope="module")

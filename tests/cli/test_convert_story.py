@@ -18,9 +18,9 @@ from tests.tiny import make_tiny
 from tests.tiny_hf import make_tiny_hf
 
 from selfee.engines import Request, SamplingParams, open_engine
+from selfee.weights.huggingface.stored import DType
 from selfee.weights.open import open_checkpoint
 from selfee.weights.quants import QuantType
-from selfee.weights.stored import DType
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.cli.story import Shell
-from tests.weights.delta_models import (
+from tests.weights.delta.models import (
     DIM,
     VOCAB,
     Model,
@@ -24,7 +24,7 @@ from tests.weights.delta_models import (
     write_model,
 )
 
-from selfee.weights.stored import DType
+from selfee.weights.huggingface.stored import DType
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def peak_memory(shell: Shell, *words: str) -> int:
     # Not getrusage: its peak begins with that of the process that started this one.
     script = (
         "import re, sys; from pathlib import Path; from selfee.cli.run import run\n"
-        "import selfee.weights.delta_apply, selfee.weights.delta_published, selfee.cli.delta\n"
+        "import selfee.weights.delta.apply, selfee.weights.delta.published, selfee.cli.delta\n"
         "def peak(): return int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])\n"
         "before = peak(); code = run(sys.argv[1:]); assert code == 0, code\n"
         "print(1024 * (peak() - before), file=sys.stderr)\n"

@@ -15,7 +15,7 @@ from tests.cli.story import Shell
 from tests.eval.prose import prose
 from tests.tiny import make_tiny
 
-from selfee.weights.imatrix import read_imatrix
+from selfee.weights.quantization.imatrix import read_imatrix
 from selfee.weights.quants import QuantType
 
 WORDS = ("imatrix", "m.gguf", "prose.txt", "-c", "64")

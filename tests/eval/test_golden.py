@@ -14,7 +14,7 @@ from tests.eval.prose import prose
 from tests.tiny import make_tiny
 
 from selfee.eval.logits_file import LogitsFile
-from selfee.weights.imatrix import read_imatrix, write_imatrix
+from selfee.weights.quantization.imatrix import read_imatrix, write_imatrix
 from selfee.weights.quants import QuantType
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "eval"

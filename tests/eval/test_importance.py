@@ -18,8 +18,8 @@ from selfee.eval.chunks import Chunks, Text, cut
 from selfee.eval.importance import Collector
 from selfee.eval.models import FileIdentity, open_measured
 from selfee.llama.reference import ReferenceSession
-from selfee.weights.imatrix import Importance, read_imatrix, write_imatrix
 from selfee.weights.open import open_checkpoint
+from selfee.weights.quantization.imatrix import Importance, read_imatrix, write_imatrix
 from selfee.weights.quants import QuantType
 
 TEXT = Text("t.txt", prose(200), "hash")

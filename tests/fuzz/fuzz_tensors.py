@@ -11,14 +11,14 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.fuzz.fuzzing import Seed, main
-from tests.weights.craft_tensors import Array, state_dict, tensor, write_folder, write_pth
+from tests.weights.huggingface.craft_tensors import Array, state_dict, tensor, write_folder, write_pth
 
 from selfee.errors import SelfeeError
-from selfee.weights.delta import make_delta
-from selfee.weights.delta_apply import apply_delta
-from selfee.weights.delta_file import is_own, open_delta
-from selfee.weights.shards import open_tensors
-from selfee.weights.stored import DType
+from selfee.weights.delta.apply import apply_delta
+from selfee.weights.delta.file import is_own, open_delta
+from selfee.weights.delta.make import make_delta
+from selfee.weights.huggingface.shards import open_tensors
+from selfee.weights.huggingface.stored import DType
 
 OUT = "out"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from selfee.weights.gguf_writer import TensorData, write_gguf
-from selfee.weights.quantizers import quantize
+from selfee.weights.quantization.quantizers import quantize
 from selfee.weights.quants import QuantType
 
 

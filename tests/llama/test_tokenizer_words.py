@@ -15,7 +15,7 @@ from selfee.errors import UnsupportedFileError
 from selfee.llama.bpe import BYTE_ALPHABET, MergeList
 from selfee.llama.tokenizer import load_tokenizer
 from selfee.llama.vocabulary import check_vocab
-from selfee.weights.pretokenizers import PRE_TOKENIZERS, pre_tokenizer
+from selfee.weights.huggingface.pretokenizers import PRE_TOKENIZERS, pre_tokenizer
 
 
 def words(name: str, text: str) -> list[str]:

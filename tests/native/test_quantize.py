@@ -18,9 +18,9 @@ from tests.native.nasty import KINDS, Floats, collection, importance, super_bloc
 from tests.native.oracle import COMPUTED
 
 from selfee.errors import UsageError
-from selfee.weights import quantizers
+from selfee.weights.quantization import quantizers
+from selfee.weights.quantization.quantizers import Generation, NotFinite
 from selfee.weights.quantize import Quantizer, dequantize, instruction_sets
-from selfee.weights.quantizers import Generation, NotFinite
 from selfee.weights.quants import QuantType
 
 Bytes = npt.NDArray[np.uint8]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from selfee.weights.open import open_checkpoint
+from selfee.weights.quantization.quantize_file import Plan, write_quantized
+from selfee.weights.quantization.recipes import FileType, ModelFacts, Recipe, RuleSet, choose_types
+from selfee.weights.quantization.transcode import Importance
 from selfee.weights.quantize import Quantizer
-from selfee.weights.quantize_file import Plan, write_quantized
-from selfee.weights.recipes import FileType, ModelFacts, Recipe, RuleSet, choose_types
-from selfee.weights.transcode import Importance
 
 
 def quantized(

@@ -12,8 +12,8 @@ from tests.peers.greedy import Prompt, agreement, old_peer_steps, own_steps
 from tests.peers.quantized import quantized
 from tests.tiny import make_tiny
 
+from selfee.weights.quantization.recipes import FileType, RuleSet
 from selfee.weights.quants import QuantType
-from selfee.weights.recipes import FileType, RuleSet
 
 # Log-probabilities: both programs round activations to 8 bits, not at the same places.
 NOISE = 0.25

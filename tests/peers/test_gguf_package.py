@@ -14,10 +14,10 @@ from tests.tiny import make_tiny
 
 from selfee.weights.gguf_writer import write_gguf
 from selfee.weights.open import open_checkpoint
+from selfee.weights.quantization.quantizers import Generation
+from selfee.weights.quantization.recipes import FileType, RuleSet
 from selfee.weights.quantize import Quantizer, dequantize
-from selfee.weights.quantizers import Generation
 from selfee.weights.quants import QuantType
-from selfee.weights.recipes import FileType, RuleSet
 from selfee.weights.writing import TensorData
 
 WRITTEN = [type for type in QuantType if type.readable]

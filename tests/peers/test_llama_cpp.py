@@ -16,8 +16,8 @@ from tests.tiny import make_tiny
 
 from selfee.llama.tokenizer import load_tokenizer
 from selfee.weights.open import open_checkpoint
+from selfee.weights.quantization.recipes import FileType
 from selfee.weights.quants import QuantType
-from selfee.weights.recipes import FileType
 
 # Log-probabilities: both programs round activations to 8 bits, not at the same places.
 NOISE = 0.2

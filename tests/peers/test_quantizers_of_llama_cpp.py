@@ -19,10 +19,10 @@ import pytest
 from tests.peers.quantized import quantized
 from tests.tiny import make_tiny
 
-from selfee.weights.imatrix import Importance, InputSums, write_imatrix
 from selfee.weights.open import open_checkpoint
+from selfee.weights.quantization.imatrix import Importance, InputSums, write_imatrix
+from selfee.weights.quantization.recipes import CARD_TYPES, FileType, RuleSet
 from selfee.weights.quants import QuantType
-from selfee.weights.recipes import CARD_TYPES, FileType, RuleSet
 
 LAYERS = 10  # more than eight: some are among the first eighth, some among the last
 

@@ -20,8 +20,8 @@ from selfee.weights.ggml import GgmlCheckpoint, feed_forward_length
 from selfee.weights.ggml_target import ggml_target
 from selfee.weights.gguf_writer import write_gguf
 from selfee.weights.open import open_checkpoint
+from selfee.weights.quantization.recipes import RuleSet
 from selfee.weights.quants import QuantType, dequantize
-from selfee.weights.recipes import RuleSet
 from selfee.weights.views import Seen, View, halves_to_neighbours, neighbours_to_halves
 from selfee.weights.writing import TensorData
 
@@ -136,7 +136,7 @@ def test_ggml_to_gguf_to_a_folder_to_gguf_is_the_identity(type: QuantType, tmp_p
 
 
 def test_the_factors_of_llama_3_1_survive_a_folder(tmp_path: Path) -> None:
-    from selfee.weights.hf_config import Llama3Scaling
+    from selfee.weights.huggingface.config import Llama3Scaling
 
     first = make_tiny(tmp_path / "plain.gguf", metadata={"llama.rope.freq_base": 500000.0})
     factors = Llama3Scaling(32.0, 1.0, 4.0, 8192).factors(16, 500000.0)

@@ -16,8 +16,16 @@ from selfee.weights.ggml import Hyper
 from selfee.weights.ggml_writer import write_ggml
 from selfee.weights.gguf_writer import gguf_size, write_gguf
 from selfee.weights.open import open_checkpoint
+from selfee.weights.quantization.recipes import (
+    CARD_TYPES,
+    FileType,
+    ModelFacts,
+    Recipe,
+    RuleSet,
+    choose_types,
+    file_type,
+)
 from selfee.weights.quants import QuantType
-from selfee.weights.recipes import CARD_TYPES, FileType, ModelFacts, Recipe, RuleSet, choose_types, file_type
 from selfee.weights.sizes import TensorPlan, ggml_file_size, llama_shapes, vocabulary_section
 from selfee.weights.writing import TensorStream
 

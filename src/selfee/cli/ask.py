@@ -19,7 +19,7 @@ from selfee.cli.options import FlagGroup, with_flags
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
 from selfee.engines.base import SamplingParams
 from selfee.errors import UsageError
-from selfee.weights.builtin import BUILTIN_MODELS, DEFAULT_MODEL, BuiltinModel
+from selfee.weights.fetch.builtin import BUILTIN_MODELS, DEFAULT_MODEL, BuiltinModel
 
 if TYPE_CHECKING:
     from selfee.engines.open import AnyEngine
@@ -242,7 +242,7 @@ def open_model(
     from selfee.cli.progress import DownloadDisplay, QuietDisplay
     from selfee.cli.settings import api_key, model_store, server_proxy
     from selfee.engines.open import open_engine
-    from selfee.weights.model_names import is_model_url
+    from selfee.weights.fetch.model_names import is_model_url
 
     is_server = model.lower().startswith(("http://", "https://")) and not is_model_url(model)
     if not is_server and not model.startswith("script:"):

@@ -15,8 +15,8 @@ from selfee.cli.output import Color, for_terminal, screen_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from selfee.weights.card_commands import Card, Prompt
-    from selfee.weights.card_facts import FileFacts
+    from selfee.weights.card.commands import Card, Prompt
+    from selfee.weights.card.facts import FileFacts
 
 EXAMPLES = """Examples:
 
@@ -83,8 +83,8 @@ def card(
 ) -> None:
     """Read every file, measure, put the facts together, print or write."""
     from selfee.cli.card_files import CardDisplay, QuietCardDisplay, Reader, add_quality
-    from selfee.weights.card import render_card
-    from selfee.weights.card_commands import Card
+    from selfee.weights.card.commands import Card
+    from selfee.weights.card.page import render_card
 
     measured = results or folder / RESULTS
     display = QuietCardDisplay() if quiet else CardDisplay(screen_of(sys.stderr, color))
@@ -126,7 +126,7 @@ def _told(files: Sequence[FileFacts], *keys: str) -> str:
 
 def _base_model(files: Sequence[FileFacts]) -> str:
     """org/name for a model of the hub, else its address or name."""
-    from selfee.weights.store import HUB
+    from selfee.weights.fetch.store import HUB
 
     address = _told(files, "general.base_model.0.repo_url")
     return address.removeprefix(f"{HUB}/").rstrip("/") or _told(files, "general.base_model.0.name")
@@ -137,7 +137,7 @@ def _prompt(wanted: PromptFormat, files: Sequence[FileFacts]) -> Prompt:
     from selfee.chain.format import render_prompt
     from selfee.chain.types import Instruction
     from selfee.errors import UsageError
-    from selfee.weights.card_commands import Prompt, example_prompt
+    from selfee.weights.card.commands import Prompt, example_prompt
 
     templates = {file.chat_template for file in files if file.chat_template}
     if wanted is PromptFormat.AUTO:
@@ -179,7 +179,7 @@ def _deliver(card: Card, page: str | None, out: Path | None, color: Color) -> No
 
 
 def _facts(card: Card) -> dict[str, Any]:
-    from selfee.weights.card_commands import commands
+    from selfee.weights.card.commands import commands
 
     values = {name: value for name, value in asdict(card).items() if name != "files"}
     return values | {

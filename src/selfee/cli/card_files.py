@@ -12,7 +12,7 @@ from selfee.errors import BadFileError, ResourceError, UsageError
 from selfee.eval.memory import measure_memory
 from selfee.eval.results import Quality, read_results
 from selfee.weights import ggml, gguf
-from selfee.weights.card_facts import FileFacts, MemoryFigure, QualityFigure, read_facts
+from selfee.weights.card.facts import FileFacts, MemoryFigure, QualityFigure, read_facts
 from selfee.weights.printable import printable
 
 _ENDINGS = (".gguf", ".bin", ".ggml")

@@ -103,7 +103,7 @@ def convert(
 ) -> None:
     """Open the model, plan, write, say what became of it."""
     from selfee.weights.convert import ConvertOptions
-    from selfee.weights.recipes import RuleSet
+    from selfee.weights.quantization.recipes import RuleSet
 
     path = local_file(source)
     _require_other(path, target)
@@ -158,7 +158,7 @@ def _export_gptq(job: _Job, target: Path, calibration: Path | None, bits: int, g
     from tempfile import TemporaryDirectory
 
     from selfee.errors import UsageError
-    from selfee.weights.gptq import calibration_pieces, export_gptq
+    from selfee.weights.huggingface.gptq import calibration_pieces, export_gptq
 
     if calibration is None:
         raise UsageError("--format gptq: is fitted on a text; expected --calibration TEXT")
@@ -206,7 +206,7 @@ def _check_folder_options(path: Path, pre: str | None, context: int | None) -> N
 
 
 def _open(job: _Job) -> Checkpoint:
-    from selfee.weights.hf_checkpoint import open_folder
+    from selfee.weights.huggingface.checkpoint import open_folder
     from selfee.weights.open import open_checkpoint
 
     if not os.path.isdir(job.source):
@@ -216,7 +216,7 @@ def _open(job: _Job) -> Checkpoint:
 
 def _vocab(vocab_from: Path | None, checkpoint: Checkpoint) -> Vocab | None:
     """The vocabulary of --vocab-from for a file; a folder has been opened with it."""
-    from selfee.weights.vocab_source import vocab_of
+    from selfee.weights.huggingface.vocab_source import vocab_of
 
     embedding = checkpoint.tensors.get("token_embd.weight")
     if vocab_from is None or embedding is None or checkpoint.path.is_dir():

@@ -15,9 +15,9 @@ import typer
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
 
 if TYPE_CHECKING:
-    from selfee.weights.delta import DeltaReport
-    from selfee.weights.delta_published import DeltaKind
-    from selfee.weights.download import Progress
+    from selfee.weights.delta.make import DeltaReport
+    from selfee.weights.delta.published import DeltaKind
+    from selfee.weights.fetch.download import Progress
 
 app = typer.Typer(
     name="delta",
@@ -82,8 +82,8 @@ def make(
     color: Colored = Color.AUTO,
 ) -> None:
     """Make a delta that gives the target back to the bit, with checksums of both models."""
-    from selfee.weights.delta import make_delta
-    from selfee.weights.shards import open_tensors
+    from selfee.weights.delta.make import make_delta
+    from selfee.weights.huggingface.shards import open_tensors
 
     display, started = _display(quiet, color), time.monotonic()
     with open_tensors(base) as ours, open_tensors(target) as theirs:
@@ -130,7 +130,7 @@ def apply(
     color: Colored = Color.AUTO,
 ) -> None:
     """Apply a delta to the model it was made from."""
-    from selfee.weights.delta_published import DeltaKind, find_kind
+    from selfee.weights.delta.published import DeltaKind, find_kind
 
     display, started = _display(quiet, color), time.monotonic()
     if kind is Kind.AUTO:
@@ -157,10 +157,10 @@ def info(
     color: Colored = Color.AUTO,
 ) -> None:
     """Show what kind of delta it is, what it leads from and to, and how large it is."""
-    from selfee.weights.delta import DeltaReport, describe_delta
-    from selfee.weights.delta_file import open_delta
-    from selfee.weights.delta_published import DeltaKind, find_kind
-    from selfee.weights.shards import open_tensors
+    from selfee.weights.delta.file import open_delta
+    from selfee.weights.delta.make import DeltaReport, describe_delta
+    from selfee.weights.delta.published import DeltaKind, find_kind
+    from selfee.weights.huggingface.shards import open_tensors
 
     kind, sign = find_kind(delta)
     made_by = None
@@ -184,9 +184,9 @@ def info(
 def _apply_exact(
     base: Path, delta: Path, out: Path, reverse: bool, force: bool, threads: int | None, display: Progress
 ) -> DeltaReport:
-    from selfee.weights.delta_apply import apply_delta
-    from selfee.weights.delta_file import open_delta
-    from selfee.weights.shards import open_tensors
+    from selfee.weights.delta.apply import apply_delta
+    from selfee.weights.delta.file import open_delta
+    from selfee.weights.huggingface.shards import open_tensors
 
     with open_delta(delta) as opened, open_tensors(base) as source:
         wanted = opened.base if reverse else opened.target
@@ -209,9 +209,9 @@ def _apply_published(
     max_shard_bytes: int,
     display: Progress,
 ) -> DeltaReport:
-    from selfee.weights.delta_published import apply_published
-    from selfee.weights.shards import open_tensors
-    from selfee.weights.stored import DType
+    from selfee.weights.delta.published import apply_published
+    from selfee.weights.huggingface.shards import open_tensors
+    from selfee.weights.huggingface.stored import DType
 
     display.note("published deltas record no checksum: a wrong base of the right shape goes unnoticed")
     with open_tensors(base) as ours, open_tensors(delta) as theirs:

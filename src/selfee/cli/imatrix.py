@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from selfee.cli.chunk_progress import ChunkDisplay
     from selfee.eval.chunks import Chunks
     from selfee.eval.importance import Collector
-    from selfee.weights.imatrix import Form
+    from selfee.weights.quantization.imatrix import Form
 
 EXAMPLES = """Examples:
 
@@ -72,7 +72,7 @@ def imatrix(
     from selfee.eval.chunks import cut, read_text
     from selfee.eval.importance import Collector
     from selfee.eval.models import FileIdentity, open_measured
-    from selfee.weights.imatrix import read_imatrix
+    from selfee.weights.quantization.imatrix import read_imatrix
 
     written: Form = form.value if form is not None else ("dat" if out.suffix == ".dat" else "gguf")
     path, source = local_file(model), read_text(text)
@@ -113,7 +113,7 @@ def _require_usable(out: Path, model: Path, text: Path, form: Form, resume: bool
 
 def _read(collector: Collector, chunks: Chunks, out: Path, form: Form, display: ChunkDisplay | None) -> None:
     """Read everything; saved now and then, at the end, and whenever something goes wrong."""
-    from selfee.weights.imatrix import write_imatrix
+    from selfee.weights.quantization.imatrix import write_imatrix
 
     saved_at, saved, before = time.monotonic(), collector.chunks, collector.chunks
 

@@ -13,7 +13,7 @@ def local_file(text: str) -> Path:
     """
     from selfee.cli.settings import model_store
     from selfee.errors import UsageError
-    from selfee.weights.model_names import parse_model_name
+    from selfee.weights.fetch.model_names import parse_model_name
 
     model = parse_model_name(text)
     if model is None:

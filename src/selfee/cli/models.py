@@ -10,7 +10,7 @@ import typer
 
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
 from selfee.cli.table import Column, render_table
-from selfee.weights.builtin import BUILTIN_MODELS, DEFAULT_MODEL
+from selfee.weights.fetch.builtin import BUILTIN_MODELS, DEFAULT_MODEL
 
 app = typer.Typer(
     name="models",
@@ -57,7 +57,7 @@ def pull(
     """Fetch a model, or check the one here; goes on where an earlier attempt was interrupted."""
     from selfee.cli.progress import DownloadDisplay, QuietDisplay
     from selfee.cli.settings import model_store
-    from selfee.weights.store import require_remote
+    from selfee.weights.fetch.store import require_remote
 
     display = QuietDisplay() if quiet else DownloadDisplay(screen_of(sys.stderr, color))
     model = model_store(os.environ).pull(require_remote(name), display, again=again)
@@ -97,7 +97,7 @@ def path(
     """Print where a downloaded model lies, or the folder where models are kept."""
     from selfee.cli.settings import model_store, models_folder
     from selfee.errors import UsageError
-    from selfee.weights.store import require_remote
+    from selfee.weights.fetch.store import require_remote
 
     stdout = screen_of(sys.stdout, Color.NEVER)
     if name is None:
@@ -127,7 +127,7 @@ def _rows(found: list[Any]) -> list[dict[str, Any]]:
 
 
 def _row(model: Any) -> dict[str, Any]:
-    from selfee.weights.store import StoredModel
+    from selfee.weights.fetch.store import StoredModel
 
     if isinstance(model, StoredModel):
         row = {"name": model.name, "status": "downloaded", "size": model.size, "path": str(model.path)}

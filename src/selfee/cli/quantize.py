@@ -16,12 +16,12 @@ from selfee.cli.output import Color, Screen, for_terminal, screen_of
 
 if TYPE_CHECKING:
     from selfee.weights.checkpoint import Checkpoint
-    from selfee.weights.download import Progress
+    from selfee.weights.fetch.download import Progress
+    from selfee.weights.quantization.quantize_file import Plan, Report
+    from selfee.weights.quantization.recipes import Recipe
+    from selfee.weights.quantization.transcode import Importance
     from selfee.weights.quantize import Quantizer
-    from selfee.weights.quantize_file import Plan, Report
     from selfee.weights.quants import QuantType
-    from selfee.weights.recipes import Recipe
-    from selfee.weights.transcode import Importance
 
 EXAMPLES = """Examples:
 
@@ -91,8 +91,8 @@ def quantize(
     """Open the model, decide, write, say what became of it."""
     from selfee.cli.progress import QuietDisplay, WorkDisplay
     from selfee.weights.open import open_checkpoint
+    from selfee.weights.quantization.quantize_file import require_plain
     from selfee.weights.quantize import Quantizer
-    from selfee.weights.quantize_file import require_plain
 
     path = local_file(source)
     _require_other_file(path, target)
@@ -140,8 +140,8 @@ def _overrides(patterns: list[str], output: str | None, embedding: str | None, l
 def _block_type(name: str) -> QuantType:
     """A tensor's type by name; "q4_K_M" names a mixture, whose base is meant."""
     from selfee.errors import UsageError
+    from selfee.weights.quantization.recipes import FileType
     from selfee.weights.quants import QuantType
-    from selfee.weights.recipes import FileType
 
     known = {kind.base.name.lower(): kind.base for kind in FileType}
     found = known.get(re.sub("_[sml]$", "", name.strip().lower()))
@@ -152,7 +152,7 @@ def _block_type(name: str) -> QuantType:
 
 def _importance(path: Path | None, checkpoint: Checkpoint, rules: Rules) -> Importance | None:
     from selfee.errors import UsageError
-    from selfee.weights.imatrix import read_imatrix
+    from selfee.weights.quantization.imatrix import read_imatrix
 
     if path is None:
         return None
@@ -188,7 +188,7 @@ def _recipe(
 ) -> tuple[Recipe, list[str]]:
     """The recipe, and the patterns of tensors that are kept as they are."""
     from selfee.errors import UsageError
-    from selfee.weights.recipes import Recipe, RuleSet, file_type
+    from selfee.weights.quantization.recipes import Recipe, RuleSet, file_type
 
     if type is None:
         raise UsageError("no TYPE and no target: expected a file type such as q4_K_M, --target-size or --target-bpw")
@@ -198,8 +198,8 @@ def _recipe(
 
 
 def _plan_for_type(checkpoint: Checkpoint, recipe_and_kept: tuple[Recipe, list[str]]) -> Plan:
-    from selfee.weights.quantize_file import Plan
-    from selfee.weights.recipes import Choice, ModelFacts, choose_types
+    from selfee.weights.quantization.quantize_file import Plan
+    from selfee.weights.quantization.recipes import Choice, ModelFacts, choose_types
 
     recipe, kept = recipe_and_kept
     facts = ModelFacts.of(checkpoint.metadata, checkpoint.tensors)
@@ -221,9 +221,9 @@ def _plan_for_size(
 ) -> Plan:
     from math import prod
 
-    from selfee.weights.budget import choose_for_size
-    from selfee.weights.quantize_file import Plan, nearest_file_type, target_size
-    from selfee.weights.recipes import Choice, FileType, RuleSet
+    from selfee.weights.quantization.budget import choose_for_size
+    from selfee.weights.quantization.quantize_file import Plan, nearest_file_type, target_size
+    from selfee.weights.quantization.recipes import Choice, FileType, RuleSet
 
     fixed: dict[str, QuantType] = {}
     for name, tensor in checkpoint.tensors.items():
@@ -255,7 +255,7 @@ def _carry_out(
     display: Progress,
     dry_run: bool,
 ) -> Report:
-    from selfee.weights.quantize_file import report_of, target_size, write_quantized
+    from selfee.weights.quantization.quantize_file import report_of, target_size, write_quantized
 
     if dry_run:
         return report_of(checkpoint, target, plan)

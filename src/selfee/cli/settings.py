@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from selfee.cli.pip_config import read_pip_config
 from selfee.errors import UsageError
-from selfee.weights.store import HUB, HubConfig, ModelStore, StoreConfig, default_folder
+from selfee.weights.fetch.store import HUB, HubConfig, ModelStore, StoreConfig, default_folder
 
 OPENAI = "https://api.openai.com"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")

@@ -10,8 +10,8 @@ from selfee.engines.local import LocalEngine, Runtime
 from selfee.engines.remote import RemoteEngine
 from selfee.engines.scripted import ScriptedEngine
 from selfee.errors import BadFileError, UsageError
-from selfee.weights.model_names import is_model_url, parse_model_name
-from selfee.weights.store import ModelStore, StoreConfig, default_folder
+from selfee.weights.fetch.model_names import is_model_url, parse_model_name
+from selfee.weights.fetch.store import ModelStore, StoreConfig, default_folder
 
 _FORMS = (
     "expected a model file (model.gguf, model.bin), the name of a model (see `selfee models list`), an address "

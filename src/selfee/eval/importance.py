@@ -18,7 +18,7 @@ from selfee.eval.chunks import Chunks, Text
 from selfee.eval.models import FileIdentity
 from selfee.llama.importance import InputSquares
 from selfee.llama.model import Model
-from selfee.weights.imatrix import Importance, InputSums
+from selfee.weights.quantization.imatrix import Importance, InputSums
 
 OUTPUT = "output.weight"
 _MODEL, _TEXT, _VERSION = "selfee.imatrix.model_sha256", "selfee.imatrix.text_sha256", "selfee.version"

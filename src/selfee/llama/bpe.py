@@ -14,7 +14,7 @@ from tokenizers.pre_tokenizers import Sequence as PreSequence
 
 from selfee.errors import BadFileError
 from selfee.llama.vocabulary import HIDDEN_KINDS
-from selfee.weights.pretokenizers import pre_tokenizer
+from selfee.weights.huggingface.pretokenizers import pre_tokenizer
 
 if TYPE_CHECKING:
     from selfee.llama.vocabulary import CheckedVocab

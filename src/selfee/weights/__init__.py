@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from selfee.weights.checkpoint import Checkpoint as Checkpoint
     from selfee.weights.checkpoint import TensorInfo as TensorInfo
     from selfee.weights.checkpoint import Vocab as Vocab
+    from selfee.weights.fetch.store import ModelStore as ModelStore
     from selfee.weights.open import open_checkpoint as open_checkpoint
     from selfee.weights.quantize import dequantize as dequantize
     from selfee.weights.quants import QuantType as QuantType
-    from selfee.weights.store import ModelStore as ModelStore
     from selfee.weights.summary import summarize as summarize
 
 __all__ = [
@@ -37,7 +37,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Checkpoint": "selfee.weights.checkpoint",
-        "ModelStore": "selfee.weights.store",
+        "ModelStore": "selfee.weights.fetch.store",
         "QuantType": "selfee.weights.quants",
         "TensorInfo": "selfee.weights.checkpoint",
         "Vocab": "selfee.weights.checkpoint",

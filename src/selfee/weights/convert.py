@@ -24,17 +24,17 @@ from selfee.weights.ggml_target import ggml_target
 from selfee.weights.ggml_writer import ggml_size, write_ggml
 from selfee.weights.gguf import GgufCheckpoint
 from selfee.weights.gguf_writer import gguf_size, write_gguf
-from selfee.weights.hf_target import hf_files, hf_view, narrow_vectors
+from selfee.weights.huggingface.safetensors import TensorSource
+from selfee.weights.huggingface.shard_writer import MAX_SHARD_BYTES, write_shards
+from selfee.weights.huggingface.stored import DType
+from selfee.weights.huggingface.target import hf_files, hf_view, narrow_vectors
 from selfee.weights.printable import printable
+from selfee.weights.quantization.quantize_file import Plan, nearest_file_type, notes_of, require_plain
+from selfee.weights.quantization.quantizers import Generation
+from selfee.weights.quantization.recipes import ModelFacts, Recipe, RuleSet, choose_types, file_type
+from selfee.weights.quantization.transcode import transcode
 from selfee.weights.quantize import Quantizer
-from selfee.weights.quantize_file import Plan, nearest_file_type, notes_of, require_plain
-from selfee.weights.quantizers import Generation
 from selfee.weights.quants import QuantType
-from selfee.weights.recipes import ModelFacts, Recipe, RuleSet, choose_types, file_type
-from selfee.weights.safetensors import TensorSource
-from selfee.weights.shard_writer import MAX_SHARD_BYTES, write_shards
-from selfee.weights.stored import DType
-from selfee.weights.transcode import transcode
 from selfee.weights.views import Seen, View
 from selfee.weights.vocab_keys import raw_pieces, require_distinct, vocab_metadata, written_vocab
 from selfee.weights.writing import Bytes, OnBytes, TensorStream

@@ -16,7 +16,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     Everything but the tensor data is read and checked; the data stays mapped until it is asked for.
     """
     if os.path.isdir(path):  # unlike Path.is_dir, this is no error for a name too long
-        from selfee.weights.hf_checkpoint import open_folder  # a dozen modules that files do not need
+        from selfee.weights.huggingface.checkpoint import open_folder  # a dozen modules that files do not need
 
         return open_folder(path)
     file = MappedFile(path)

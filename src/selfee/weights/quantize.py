@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selfee.errors import SelfeeError, UnsupportedFileError, UsageError
-from selfee.weights.quantizers import Generation, check_importance, not_finite
+from selfee.weights.quantization.quantizers import Generation, check_importance, not_finite
 from selfee.weights.quants import QuantType
 
 Floats = npt.NDArray[np.float32]

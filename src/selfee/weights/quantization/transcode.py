@@ -1,0 +1,117 @@
+"""Tensors of an open model in other block types, made chunk by chunk as they are written.
+
+A model never lies in memory whole: a few million values at a time are read, de-quantised, quantised and handed on, and
+the pages they came from are given back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from selfee.errors import BadFileError
+from selfee.weights.checkpoint import Checkpoint, TensorInfo
+from selfee.weights.printable import printable
+from selfee.weights.quantization.quantizers import Generation, NotFinite
+from selfee.weights.quantize import Quantizer
+from selfee.weights.quants import QuantType
+from selfee.weights.writing import Bytes, TensorStream
+
+CHUNK_VALUES = 1 << 22
+"""Values that are worked on at a time: enough to keep many threads busy, 16 MB in float32."""
+
+Importance = Mapping[str, npt.NDArray[np.float32]]
+"""Tensor name -> how much each column matters, shape (columns,)."""
+
+# The search of June 2023 looks at the codes of the block before (see kquantizers.py).
+_REMEMBERS = frozenset({QuantType.Q2_K, QuantType.Q4_K, QuantType.Q5_K})
+
+
+def transcode(
+    checkpoint: Checkpoint,
+    types: Mapping[str, QuantType],
+    *,
+    quantizer: Quantizer,
+    generation: Generation = Generation.CURRENT,
+    importance: Importance | None = None,
+) -> list[TensorStream]:
+    """The tensors of ``checkpoint`` as ``types`` wants them, in its order, ready to be written.
+
+    Tensors whose type stays are handed on byte for byte. What is made is the same for any number of threads. While
+    writing, NaN or infinity in a tensor that is quantised raises BadFileError naming tensor and place.
+    """
+    importance = importance or {}
+
+    def stream(tensor: TensorInfo) -> TensorStream:
+        type = types[tensor.name]
+        if type is tensor.type:
+            return TensorStream(tensor.name, tensor.shape, type, lambda: _as_they_are(checkpoint, tensor))
+        return TensorStream(
+            tensor.name,
+            tensor.shape,
+            type,
+            lambda: _ahead(_requantized(checkpoint, tensor, type, quantizer, generation, importance.get(tensor.name))),
+        )
+
+    return [stream(tensor) for tensor in checkpoint.tensors.values()]
+
+
+def _as_they_are(checkpoint: Checkpoint, tensor: TensorInfo) -> Iterator[Bytes]:
+    raw = checkpoint.read(tensor.name).reshape(-1)
+    step = 1 << 24
+    for begin in range(0, raw.size, step):
+        yield raw[begin : begin + step]
+        checkpoint.release(tensor.name, begin, min(begin + step, raw.size))
+
+
+def _ahead(parts: Iterator[Bytes]) -> Iterator[Bytes]:
+    """The parts, each made while the one before it is written."""
+    with ThreadPoolExecutor(1) as maker:
+        following = maker.submit(next, parts, None)
+        while (part := following.result()) is not None:
+            following = maker.submit(next, parts, None)
+            yield part
+
+
+def _requantized(
+    checkpoint: Checkpoint,
+    tensor: TensorInfo,
+    type: QuantType,
+    quantizer: Quantizer,
+    generation: Generation,
+    importance: npt.NDArray[np.float32] | None,
+) -> Iterator[Bytes]:
+    columns = tensor.shape[-1]
+    rows = prod(tensor.shape[:-1])
+    source = checkpoint.read(tensor.name).reshape(rows, -1)
+    step = max(1, CHUNK_VALUES // columns)
+    is_linked = generation is Generation.JUNE_2023 and type in _REMEMBERS
+    previous: Bytes | None = None
+    for begin in range(0, rows, step):
+        chunk = source[begin : begin + step]
+        try:
+            made = quantizer.run(
+                type,
+                tensor.type,
+                chunk,
+                len(chunk),
+                columns,
+                generation=generation,
+                importance=importance,
+                previous=previous,
+            )
+        except NotFinite as error:
+            row, column = divmod(error.index, columns)
+            raise BadFileError(
+                f"{checkpoint.path}: tensor '{printable(tensor.name)}': row {begin + row}, column {column} is NaN, "
+                f"infinite or too large for {type.name}; expected finite weights; the file is damaged or its training "
+                "diverged; fetch it again"
+            ) from error
+        yield made
+        if is_linked:
+            previous = made.reshape(-1)[-type.block_bytes :]
+        checkpoint.release(tensor.name, begin * source.shape[1], (begin + len(chunk)) * source.shape[1])
