@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,10 @@ def test_a_damaged_head_is_refused(tmp_path: Path, at: int, value: bytes, messag
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("numbers", [(math.nan, -1.0), (-0.1, -1.0), (0.1, math.inf), (0.1, 1.0), (math.inf, -1.0)])
+@pytest.mark.parametrize(
+    "numbers",
+    [(math.nan, -1.0), (-0.1, -1.0), (0.1, math.inf), (0.1, 1.0), (math.inf, -1.0), (0.01, -1.0), (0.0001, -1000.0)],
+)
 def test_an_impossible_scale_or_minimum_is_refused_where_it_is_read(
     tmp_path: Path, numbers: tuple[float, float]
 ) -> None:
@@ -147,6 +151,22 @@ def test_no_cut_of_a_file_is_read_as_a_whole_one(tmp_path_factory: pytest.TempPa
     path.write_bytes(whole[:end])
     with pytest.raises(BadFileError):
         LogitsFile(path)
+
+
+@given(st.data())
+def test_whatever_bytes_are_changed_it_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = written(tmp_path_factory.mktemp("flip"))
+    content = bytearray(path.read_bytes())
+    for at, value in data.draw(st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)), max_size=4)):
+        content[at] = value
+    path.write_bytes(content)
+    rows = [np.zeros((1, VOCABULARY), dtype=np.float32)]
+    with suppress(BadFileError):
+        file = LogitsFile(path)
+        rows = [file.log_probabilities(index, 0, 3) for index in range(2)]
+    assert np.isfinite(np.concatenate(rows)).all()
 
 
 def test_a_byte_too_many_is_refused(tmp_path: Path) -> None:

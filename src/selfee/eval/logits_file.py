@@ -28,6 +28,7 @@ MAGIC = b"_logits_"
 _HEADER = struct.Struct("<Iii")
 _DEPTH = np.float32(16)  # nats below the likeliest token that codes reach
 _CODES = np.float32(65535)
+_LARGEST_SCALE, _SMALLEST_MINIMUM = 1e-3, -100  # twice what 16 nats need: huge logits round in large steps
 _LARGEST = 1 << 20  # tokens of a chunk; also more than any vocabulary's
 
 Codes = npt.NDArray[np.uint16]
@@ -142,7 +143,9 @@ class LogitsFile:
         begin = self._rows_at + 2 * width * (index * self._scored + start)
         rows = self._file.array(begin, 2 * width * (end - start)).view("<u2").reshape(-1, width)
         numbers = np.ascontiguousarray(rows[:, :4]).view("<f4")
-        if not (np.isfinite(numbers).all() and (numbers[:, 0] >= 0).all() and (numbers[:, 1] <= 0).all()):
+        scales, minimums = numbers[:, 0], numbers[:, 1]
+        is_possible = (scales >= 0) & (scales <= _LARGEST_SCALE) & (minimums <= 0) & (minimums >= _SMALLEST_MINIMUM)
+        if not is_possible.all():  # also false for NaN
             raise self._file.bad(begin, f"a scale or minimum in chunk {index + 1} is impossible; {AGAIN}")
         codes = rows[:, 4 : 4 + self.vocabulary].astype(np.float32)
         found: Floats = numbers[:, :1] * codes + numbers[:, 1:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,7 @@ SOUND = {"a.in_sum2": [1.0, 2.0], "a.counts": [1.0]}
         ({"a.in_sum2": [np.inf, 1.0], "a.counts": [1.0]}, {}, "'a': sum 0 is inf"),
         ({"a.in_sum2": [1.0, -1.0], "a.counts": [1.0]}, {}, "'a': sum 1 is -1.0"),
         ({"a.in_sum2": [1.0], "a.counts": [-1.0]}, {}, "'a': count 0 is -1.0"),
+        ({"a.in_sum2": [1.0], "a.counts": [1e-39]}, {}, "'a': count 0 is "),
         (SOUND, {"imatrix.chunk_count": "x"}, "imatrix.chunk_count is 'x'"),
         (SOUND, {"imatrix.chunk_size": -1}, "imatrix.chunk_size is -1"),
         (SOUND, {"imatrix.datasets": "x"}, "imatrix.datasets is a str"),
@@ -210,6 +212,21 @@ def test_no_cut_of_a_file_is_read_as_a_whole_one(tmp_path_factory: pytest.TempPa
     (folder / "cut").write_bytes(whole[:cut])
     with pytest.raises(BadFileError):
         read_imatrix(folder / "cut")
+
+
+@given(st.data())
+def test_whatever_bytes_are_changed_it_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("flip") / "i"
+    write_imatrix(path, importance_of({"a": [1.0, 2.0], "b": [3.0]}), data.draw(st.sampled_from(FORMS)))
+    content = bytearray(path.read_bytes())
+    for at, value in data.draw(st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)), max_size=4)):
+        content[at] = value
+    path.write_bytes(content)
+    with suppress(BadFileError):
+        found = read_imatrix(path)
+        assert all(np.isfinite(found[name]).all() and (found[name] >= 0).all() for name in found)
 
 
 def test_an_importance_matrix_of_another_model_is_told_apart(tmp_path: Path) -> None:

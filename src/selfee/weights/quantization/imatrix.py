@@ -269,10 +269,12 @@ def _checked(
     """Sums of a tensor whose numbers are all possible."""
     if squares.size % counts.size:
         raise _bad(file, name, f"has {squares.size} sums for {counts.size} counts", "as many for each")
-    for what, values in (("sum", squares), ("count", counts)):
-        wrong = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
+    possible_squares = np.isfinite(squares) & (squares >= 0)
+    possible_counts = np.isfinite(counts) & ((counts >= 1) | (counts == 0))
+    for what, values, possible in (("sum", squares, possible_squares), ("count", counts, possible_counts)):
+        wrong = np.flatnonzero(~possible)
         if wrong.size:
-            raise _bad(file, name, f"{what} {wrong[0]} is {values[wrong[0]]}", "finite numbers of 0 or more")
+            raise _bad(file, name, f"{what} {wrong[0]} is {values[wrong[0]]}", "finite sums and numbers of tokens")
     return InputSums(squares.reshape(counts.size, -1), counts)
 
 
