@@ -103,7 +103,14 @@ def test_the_bytes_are_those_of_the_twin_for_any_mixture(
     type: QuantType, rules: str, kinds: list[tuple[str, int]]
 ) -> None:
     values = np.stack([super_block(kind, seed) for kind, seed in kinds])
-    expected = twin(type, values, rules)
+    try:
+        expected = twin(type, values, rules)
+    except NotFinite as refusal:  # values of all sizes can ask for a scale that float16 does not have
+        for isa in instruction_sets():
+            with pytest.raises(NotFinite) as refused:
+                native(type, values, rules, isa)
+            assert refused.value.index == refusal.index, isa
+        return
     for isa in instruction_sets():
         assert differing(type, native(type, values, rules, isa), expected) == [], isa
 
