@@ -80,12 +80,17 @@ def end_tokens(path: Path) -> list[int]:
 
 
 def new_peer_steps(
-    python: str, path: Path, prompts: Sequence[Prompt], length: int, banned: Sequence[int] = ()
+    python: str,
+    path: Path,
+    prompts: Sequence[Prompt],
+    length: int,
+    banned: Sequence[int] = (),
+    flash_attention: bool = True,
 ) -> list[list[Step]]:
     """Today's llama.cpp; end tokens are banned in any case."""
     never = {"logit_bias": [[token, False] for token in banned]}
     requests = [never | {"prompt": list(prompt), "max_tokens": length, "n_probs": TOP} for prompt in prompts]
-    asked = {"model": str(path), "threads": 1, "requests": requests, "context": 256}
+    asked = {"model": str(path), "threads": 1, "requests": requests, "context": 256, "flash_attention": flash_attention}
     printed = _ask(python, NEW_PEER, asked)
     replies = json.loads(printed[printed.index('{"replies"') :])["replies"]
     return [[Step(step["id"], dict(step["top"])) for step in reply["steps"]] for reply in replies]

@@ -60,6 +60,7 @@ def test_llama_cpp_chooses_our_tokens_in_a_file_of_every_type(
 def test_llama_cpp_writes_our_words_with_a_real_model_in_every_type(
     llama_cpp: str, tmp_path: Path, kind: FileType
 ) -> None:
+    """With flash attention on and off llama.cpp differs from itself; we may differ from it by as much."""
     model = Path(os.environ.get("SELFEE_TEST_MODEL", ""))
     if not model.is_file():
         pytest.skip("SELFEE_TEST_MODEL names no model file; set it to a .gguf file to requantise")
@@ -67,8 +68,9 @@ def test_llama_cpp_writes_our_words_with_a_real_model_in_every_type(
     with open_checkpoint(path) as checkpoint:
         tokenizer = load_tokenizer(checkpoint.vocab)
     prompts = [tokenizer.encode(text) for text in TEXTS]
-    theirs = new_peer_steps(llama_cpp, path, prompts, 16)
-    found = agreement(own_steps(path, prompts, 16, end_tokens(path)), theirs)
-    print(f"\n{kind.name}: {found}")
-    assert found.first_equal == len(TEXTS)
-    assert found.widest_gap < max(GAP, found.noise)
+    ways = [new_peer_steps(llama_cpp, path, prompts, 16, flash_attention=flash) for flash in (True, False)]
+    itself = agreement(*ways)
+    found = [agreement(own_steps(path, prompts, 16, end_tokens(path)), way) for way in ways]
+    print(f"\n{kind.name}: {found[0]}\n  without flash attention: {found[1]}\n  llama.cpp with itself: {itself}")
+    assert max(each.widest_gap for each in found) < max(GAP, itself.noise)
+    assert max(each.noise for each in found) < 2 * max(GAP, itself.noise)
