@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 from tests.tiny import make_tiny
+from tests.tiny_hf import make_tiny_hf
+
+from selfee.weights.quants import QuantType
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -36,6 +39,12 @@ def workplace(tmp_path: Path) -> Path:
     script.write_text("".join(json.dumps(reply) + "\n" for reply in replies), encoding="utf-8")
     (tmp_path / "notes.txt").write_text("We met and agreed.\n", encoding="utf-8")
     make_tiny(tmp_path / "model.gguf")
+    make_tiny(tmp_path / "model-f16.gguf", type=QuantType.F16)
+    (tmp_path / "models").mkdir()
+    make_tiny(tmp_path / "models" / "tiny-f16.gguf", type=QuantType.F16)
+    (tmp_path / "prose.txt").write_text("The sky is blue because light scatters. " * 200, encoding="utf-8")
+    for seed, folder in enumerate(("base", "tuned")):
+        make_tiny_hf(tmp_path / folder, seed=seed)
     shim = tmp_path / "bin" / "selfee"
     shim.parent.mkdir()
     shim.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'from selfee.cli import main; main()' \"$@\"\n")
