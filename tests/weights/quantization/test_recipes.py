@@ -173,3 +173,10 @@ def test_facts_are_read_from_metadata() -> None:
     keys = {"general.architecture": "llama", "llama.block_count": 22, "llama.attention.head_count": 32}
     assert ModelFacts.of(keys | {"llama.attention.head_count_kv": 4}, []) == ModelFacts(22, 8)
     assert ModelFacts.of({}, ["blk.0.attn_v.weight"]) == ModelFacts(1, 1)
+
+
+@pytest.mark.parametrize("kind", CARD_TYPES, ids=lambda kind: kind.name)
+def test_todays_rules_count_layers_however_the_tensors_lie_in_the_file(kind: FileType) -> None:
+    as_text_sorts = sorted(llama(), key=lambda tensor: tensor.name)  # blk.0, blk.1, blk.10, blk.11, ..., blk.2
+    assert chosen(Recipe(kind), as_text_sorts) == chosen(Recipe(kind))
+    assert list(chosen(Recipe(kind), as_text_sorts)) == [tensor.name for tensor in as_text_sorts]

@@ -111,15 +111,24 @@ class Choice:
 
 
 def choose_types(tensors: Iterable[TensorInfo], recipe: Recipe, facts: ModelFacts) -> dict[str, Choice]:
-    """The type of every tensor, by name; order and counts follow the order of ``tensors``, as in a file.
+    """The type of every tensor, by name, in the order of ``tensors``, which is a file's.
 
+    The rules count tensors: those of 2023 in that order, those of today layer by layer, however they lie in the file.
     Vectors and whatever is no weight matrix stay as they are. Raises UsageError where rows do not divide into blocks:
     for an override or under a rule set of 2023, which knew no fall-back.
     """
     listed = list(tensors)
     pick = _picker(recipe, facts, listed)
     overrides = [(_pattern(text), type) for text, type in recipe.overrides]
-    return {tensor.name: _choice(tensor, recipe, pick, overrides) for tensor in listed}
+    counted = sorted(listed, key=_layer) if recipe.rules is RuleSet.CURRENT else listed
+    choices = {tensor.name: _choice(tensor, recipe, pick, overrides) for tensor in counted}
+    return {tensor.name: choices[tensor.name] for tensor in listed}
+
+
+def _layer(tensor: TensorInfo) -> int:
+    """The layer a tensor belongs to, -1 outside of layers."""
+    found = re.match(r"blk\.([0-9]{1,9})\.", tensor.name)
+    return int(found[1]) if found else -1
 
 
 def is_matrix(tensor: TensorInfo) -> bool:
