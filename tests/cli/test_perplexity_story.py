@@ -153,6 +153,14 @@ def test_a_run_that_is_stopped_keeps_what_is_finished_and_goes_on(shell: Shell, 
         (("q8.gguf", "prose.txt", "-c", "3"), "greater than or equal to 4"),
         (("q8.gguf", "prose.txt", "--out", "no/r.jsonl"), "no/r.jsonl: there is no folder no"),
         (("q8.gguf", "prose.txt", "--save-logits", "no/l"), "no/l: there is no folder no"),
+        (("q8.gguf", "prose.txt", "--save-logits", "q8.gguf"), "q8.gguf: is or holds q8.gguf, which is to be read"),
+        (("q8.gguf", "prose.txt", "--save-logits", "."), ".: is a folder or a device"),
+        (("q8.gguf", "prose.txt", "--save-logits", "l", "--out", "l"), "l: is or holds l, which is to be read"),
+        (("q8.gguf", "prose.txt", "--out", "prose.txt"), "prose.txt: is or holds prose.txt, which is to be read"),
+        (("q8.gguf", "prose.txt", "--kl", "q4.gguf", "--out", "q4.gguf"), "q4.gguf: is or holds q4.gguf"),
+        (("q8.gguf", "prose.txt", "--out", "q4.gguf"), "q4.gguf:1: "),
+        (("q8.gguf", "prose.txt", "--out", "letter"), "letter:1: "),
+        (("q8.gguf", "prose.txt", "--out", "/dev/full"), "/dev/full: is a folder or a device"),
         (("q8.gguf", "prose.txt", "--resume"), "--resume: there is nothing to go on with"),
         (("q8.gguf", "q4.gguf", "prose.txt", "--save-logits", "l"), "--save-logits: saves one model"),
         (("q8.gguf", "prose.txt", "--save-logits", "l", "--kl", "q4.gguf"), "--save-logits: saves one model"),
@@ -169,12 +177,13 @@ def test_wrong_words_and_bad_files_are_one_line_before_anything_is_measured(
     head = b"_logits_" + b"\x40\0\0\0" + b"\x00\x02\0\0" + b"\x01\0\0\0"
     (shell.folder / "cut.logits").write_bytes(head)
     (shell.folder / "bad.jsonl").write_text("{\n")
-    before = sorted(shell.folder.iterdir())
+    (shell.folder / "letter").write_text("without a line's end")
+    before = {path.name: path.read_bytes() for path in shell.folder.iterdir()}
     out = shell.run("perplexity", *words, check=2)
     assert message in out.stderr
     assert out.stderr.count("\n") == 1
     assert out.stdout == ""
-    assert sorted(shell.folder.iterdir()) == before
+    assert {path.name: path.read_bytes() for path in shell.folder.iterdir()} == before
 
 
 def test_a_file_that_fails_later_does_not_cost_what_is_finished(shell: Shell) -> None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from selfee.cli.model_file import local_file, require_folder
+from selfee.cli.model_file import local_file
 from selfee.cli.output import Color, for_terminal, screen_of
+from selfee.cli.places import require_writable
 
 if TYPE_CHECKING:
     from selfee.cli.chunk_progress import ChunkDisplay
@@ -75,8 +76,9 @@ def imatrix(
     from selfee.weights.quantization.imatrix import read_imatrix
 
     written: Form = form.value if form is not None else ("dat" if out.suffix == ".dat" else "gguf")
-    path, source = local_file(model), read_text(text)
+    path = local_file(model)
     _require_usable(out, path, text, written, resume)
+    source = read_text(text)
     earlier = read_imatrix(out) if resume and out.exists() else None
     with open_measured(path, context, threads) as measured:
         cut_text = cut(source, measured.tokenizer, context, chunks)
@@ -101,10 +103,7 @@ def imatrix(
 def _require_usable(out: Path, model: Path, text: Path, form: Form, resume: bool) -> None:
     from selfee.errors import UsageError
 
-    require_folder(out)
-    for other in (model, text):
-        if out.exists() and other.exists() and out.samefile(other):
-            raise UsageError(f"{out}: is to be read; expected another name to write to")
+    require_writable(out, model, text)
     if resume and form == "dat":
         raise UsageError(
             "--resume: the older form does not say which model and text it is of; expected --format gguf; begin again"

@@ -22,11 +22,3 @@ def local_file(text: str) -> Path:
     if stored is None:
         raise UsageError(f"{text}: not on this disk; fetch it with: selfee models pull {text}")
     return stored.path
-
-
-def require_folder(path: Path) -> None:
-    """Raise UsageError where a file to be written later would have no folder: said before the work, not after it."""
-    from selfee.errors import UsageError
-
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}; expected one to write to; make it first")

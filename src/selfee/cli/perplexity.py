@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from selfee.cli.model_file import local_file, require_folder
+from selfee.cli.model_file import local_file
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
+from selfee.cli.places import require_writable
 from selfee.cli.table import Column, render_table
 
 if TYPE_CHECKING:
@@ -88,11 +89,13 @@ def perplexity(
     from selfee.eval.results import read_results
 
     _require_fitting(files, kl, save_logits, out, resume)
-    paths, source = [local_file(name) for name in files], read_text(text)
-    base_path = local_file(kl) if kl else None
+    paths, base_path = [local_file(name) for name in files], local_file(kl) if kl else None
+    _require_places(out, save_logits, [*paths, text, base_path])
+    source = read_text(text)
     n_ctx = context or (saved_context(base_path) if base_path else None) or DEFAULT_CONTEXT
     settings = Settings(n_ctx, chunks, Definition(definition.value), threads, speed)
-    known = read_results(out) if out is not None and resume else []
+    earlier = read_results(out) if out is not None else []  # also without --resume: nothing else is added to
+    known = earlier if resume else []
     stderr = screen_of(sys.stderr, color)
     finished: list[Quality] = []
     with ExitStack() as stack:
@@ -121,9 +124,13 @@ def _require_fitting(files: list[str], kl: str | None, save: Path | None, out: P
         raise UsageError("--resume: there is nothing to go on with; expected --out with the results so far")
     if save is not None and (kl is not None or len(files) != 1):
         raise UsageError("--save-logits: saves one model, the base; expected one FILE and no --kl")
-    for path in (out, save):
-        if path is not None:
-            require_folder(path)
+
+
+def _require_places(out: Path | None, save: Path | None, read: list[Path | None]) -> None:
+    if out is not None:
+        require_writable(out, *read)
+    if save is not None:
+        require_writable(save, *read, out)
 
 
 def _measured(
