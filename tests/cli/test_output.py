@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -38,6 +38,8 @@ def test_however_a_text_arrives_it_is_wrapped_the_same(text: str, sizes: list[in
 
 
 @given(TEXTS, st.integers(12, 40), st.integers(0, 4))
+@example("\t\t\ta", 12, 0)
+@example("\t\t\t空", 12, 4)
 def test_no_line_is_wider_than_the_screen_and_no_letter_is_lost(text: str, width: int, indent: int) -> None:
     wrapped = wrap([text], width, indent)
     assert "".join(wrapped.split()) == "".join(text.split())

@@ -53,6 +53,8 @@ class WrappingText:
             out += "\n"
             self._column, self._space = 0, ""
             self._is_line_start = True
+        if not self._column:  # an indentation as wide as the line leaves no room for a letter, which may take two cells
+            self._space = self._space[: self._room - 2]
         out += self._write(self._space) + self._write_long(word)
         self._space = ""
         return out

@@ -123,7 +123,12 @@ def read_results(path: str | Path) -> list[Quality]:
     except OSError as error:
         raise BadFileError(f"{path}: cannot be read ({error.strerror}); expected a file of JSON lines") from error
     found = []
-    for number, line in enumerate(data.split(b"\n")[:-1], start=1):
+    *lines, half = data.split(b"\n")
+    if half and not half.startswith(b"{"):
+        raise BadFileError(
+            f"{path}:{len(lines) + 1}: is no line of results; expected a file that selfee perplexity wrote"
+        )
+    for number, line in enumerate(lines, start=1):
         if line.strip():
             where = f"{path}:{number}"
             found.append(Quality.from_row(parse_line(line, where), where))
