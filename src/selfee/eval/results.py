@@ -124,14 +124,14 @@ def read_results(path: str | Path) -> list[Quality]:
         raise BadFileError(f"{path}: cannot be read ({error.strerror}); expected a file of JSON lines") from error
     found = []
     *lines, half = data.split(b"\n")
-    if half and not half.startswith(b"{"):
-        raise BadFileError(
-            f"{path}:{len(lines) + 1}: is no line of results; expected a file that selfee perplexity wrote"
-        )
     for number, line in enumerate(lines, start=1):
         if line.strip():
             where = f"{path}:{number}"
             found.append(Quality.from_row(parse_line(line, where), where))
+    if half and not half.startswith(b"{"):
+        raise BadFileError(
+            f"{path}:{len(lines) + 1}: is no line of results; expected a file that selfee perplexity wrote"
+        )
     return found
 
 
