@@ -216,6 +216,20 @@ def test_weights_that_are_no_numbers_are_named_and_nothing_is_written(
     assert [entry.name for entry in tmp_path.iterdir()] == ["bad.gguf"]
 
 
+def test_a_norm_that_is_no_number_is_named_though_it_is_only_copied(shell: Shell, tmp_path: Path) -> None:
+    norm = np.ones(256, dtype=np.float32)
+    norm[7] = np.nan
+    matrix = np.ones((2, 256), dtype=np.float32)
+    tensors = [
+        TensorData("blk.0.ffn_up.weight", (2, 256), QuantType.F32, matrix.view(np.uint8)),
+        TensorData("blk.0.ffn_norm.weight", (256,), QuantType.F32, norm.view(np.uint8)),
+    ]
+    write_gguf(tmp_path / "bad.gguf", {"general.architecture": "llama"}, tensors)
+    done = shell.run("quantize", "bad.gguf", "out.gguf", "q4_0", check=2)
+    assert "'blk.0.ffn_norm.weight': the value at row 0, column 7 is NaN" in done.stderr
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bad.gguf"]
+
+
 def test_a_killed_run_leaves_the_old_file_and_running_again_finishes(shell: Shell, tmp_path: Path) -> None:
     source = make_tiny(tmp_path / "in.gguf", type=QuantType.F16, n_embd=1024, n_layer=6)
     target = tmp_path / "out.gguf"

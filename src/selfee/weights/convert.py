@@ -7,7 +7,7 @@ are written one after another. Tensors whose type stays are copied byte for byte
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from selfee.errors import BadFileError, UnsupportedFileError, UsageError
+from selfee.errors import UnsupportedFileError, UsageError
 from selfee.weights.architecture import check_architecture
-from selfee.weights.checkpoint import Checkpoint, TensorInfo, Vocab
-from selfee.weights.finite import first_not_finite
+from selfee.weights.checkpoint import Checkpoint, Vocab
 from selfee.weights.ggml import FILE_TENSOR_TYPES
 from selfee.weights.ggml_target import ggml_target
 from selfee.weights.ggml_writer import ggml_size, write_ggml
@@ -37,7 +36,7 @@ from selfee.weights.quantize import Quantizer
 from selfee.weights.quants import QuantType
 from selfee.weights.views import Seen, View
 from selfee.weights.vocab_keys import raw_pieces, require_distinct, vocab_metadata, written_vocab
-from selfee.weights.writing import Bytes, OnBytes, TensorStream
+from selfee.weights.writing import OnBytes, TensorStream
 
 _PLAIN = frozenset({QuantType.F32, QuantType.F16, QuantType.BF16})
 _PART = 1 << 24  # bytes copied in one go
@@ -146,34 +145,8 @@ def _choose(model: Checkpoint, options: ConvertOptions) -> _Chosen:
 
 
 def _streams(view: Checkpoint, chosen: _Chosen, quantizer: Quantizer) -> list[TensorStream]:
-    """The tensors ready to be written; those that stay are copied, and looked at for NaN and infinity on the way."""
-    made = transcode(view, chosen.types, quantizer=quantizer, generation=chosen.generation)
-    streams = []
-    for stream in made:
-        tensor = view.tensors[stream.name]
-        if stream.type is tensor.type:
-            stream = TensorStream(tensor.name, tensor.shape, tensor.type, lambda tensor=tensor: _copied(view, tensor))  # type: ignore[misc]
-        streams.append(stream)
-    return streams
-
-
-def _copied(view: Checkpoint, tensor: TensorInfo) -> Iterator[Bytes]:
-    raw = view.read(tensor.name).reshape(-1)
-    block = tensor.type.block_bytes
-    step = max(1, _PART // block) * block
-    for begin in range(0, raw.size, step):
-        part = raw[begin : begin + step]
-        wrong = first_not_finite(tensor.type, part)
-        if wrong is not None:
-            index = (begin // block + wrong) * tensor.type.block_values
-            row, column = divmod(index, tensor.shape[-1])
-            what = "the value" if tensor.type.block_values == 1 else "the scale of the block"
-            raise BadFileError(
-                f"{view.path}: tensor '{printable(tensor.name)}': {what} at row {row}, column {column} is NaN or "
-                "infinite; expected finite weights; the file is damaged or its training diverged; fetch it again"
-            )
-        yield part
-        view.release(tensor.name, begin, begin + part.size)
+    """The tensors ready to be written."""
+    return transcode(view, chosen.types, quantizer=quantizer, generation=chosen.generation)
 
 
 def _conversion(

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from selfee.errors import BadFileError
 from selfee.weights.checkpoint import Checkpoint, TensorInfo
+from selfee.weights.finite import first_not_finite
 from selfee.weights.printable import printable
 from selfee.weights.quantization.quantizers import Generation, NotFinite
 from selfee.weights.quantize import Quantizer
@@ -26,6 +27,8 @@ CHUNK_VALUES = 1 << 22
 
 Importance = Mapping[str, npt.NDArray[np.float32]]
 """Tensor name -> how much each column matters, shape (columns,)."""
+
+_COPIED_BYTES = 1 << 24  # of a tensor that stays, at a time
 
 # The search of June 2023 looks at the codes of the block before (see kquantizers.py).
 _REMEMBERS = frozenset({QuantType.Q2_K, QuantType.Q4_K, QuantType.Q5_K})
@@ -42,7 +45,7 @@ def transcode(
     """The tensors of ``checkpoint`` as ``types`` wants them, in its order, ready to be written.
 
     Tensors whose type stays are handed on byte for byte. What is made is the same for any number of threads. While
-    writing, NaN or infinity in a tensor that is quantised raises BadFileError naming tensor and place.
+    writing, NaN or infinity in any tensor raises BadFileError naming tensor and place.
     """
     importance = importance or {}
 
@@ -61,11 +64,23 @@ def transcode(
 
 
 def _as_they_are(checkpoint: Checkpoint, tensor: TensorInfo) -> Iterator[Bytes]:
+    """The bytes of a tensor whose type stays, looked at on the way: a NaN in one norm makes every answer NaN."""
     raw = checkpoint.read(tensor.name).reshape(-1)
-    step = 1 << 24
+    block = tensor.type.block_bytes
+    step = max(1, _COPIED_BYTES // block) * block
     for begin in range(0, raw.size, step):
-        yield raw[begin : begin + step]
-        checkpoint.release(tensor.name, begin, min(begin + step, raw.size))
+        part = raw[begin : begin + step]
+        wrong = first_not_finite(tensor.type, part)
+        if wrong is not None:
+            index = (begin // block + wrong) * tensor.type.block_values
+            row, column = divmod(index, tensor.shape[-1])
+            what = "the value" if tensor.type.block_values == 1 else "the scale of the block"
+            raise BadFileError(
+                f"{checkpoint.path}: tensor '{printable(tensor.name)}': {what} at row {row}, column {column} is NaN or "
+                "infinite; expected finite weights; the file is damaged or its training diverged; fetch it again"
+            )
+        yield part
+        checkpoint.release(tensor.name, begin, begin + part.size)
 
 
 def _ahead(parts: Iterator[Bytes]) -> Iterator[Bytes]:
