@@ -216,6 +216,14 @@ def test_weights_that_are_no_numbers_are_named_and_nothing_is_written(
     assert [entry.name for entry in tmp_path.iterdir()] == ["bad.gguf"]
 
 
+def test_a_ggml_file_is_not_written_under_a_name_of_gguf(shell: Shell, old: Path, tmp_path: Path) -> None:
+    done = shell.run("quantize", str(old), "out.gguf", "q4_0", check=2)
+    assert "expected a name such as out.bin; for GGUF: selfee convert" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    shell.run("convert", str(old), "out.gguf", "--type", "q4_0")
+    assert types_of(tmp_path / "out.gguf")["blk.0.attn_q.weight"] == "Q4_0"
+
+
 def test_a_norm_that_is_no_number_is_named_though_it_is_only_copied(shell: Shell, tmp_path: Path) -> None:
     norm = np.ones(256, dtype=np.float32)
     norm[7] = np.nan

@@ -100,6 +100,7 @@ def quantize(
     overrides = _overrides(tensor_type or [], output_tensor_type, token_embedding_type, leave_output_tensor)
     started = time.monotonic()
     with open_checkpoint(path) as checkpoint:
+        _require_same_container(checkpoint, source, target)
         require_plain(checkpoint, allow_requantize)
         importance = _importance(imatrix, checkpoint, rules)
         quantizer = Quantizer(threads)
@@ -118,6 +119,18 @@ def _require_other_file(source: Path, target: Path) -> None:
 
     if target.exists() and source.exists() and target.samefile(source):
         raise UsageError(f"{target}: is the model to be read; expected another name to write to")
+
+
+def _require_same_container(checkpoint: Checkpoint, source: str, target: Path) -> None:
+    """A GGML file under a name that says GGUF would deceive every program."""
+    from selfee.errors import UsageError
+    from selfee.weights.ggml import GgmlCheckpoint
+
+    if isinstance(checkpoint, GgmlCheckpoint) and target.suffix == ".gguf":
+        raise UsageError(
+            f"{target}: {source} is a GGML file, and so would this be; expected a name such as {target.stem}.bin; for "
+            f"GGUF: selfee convert {source} {target} --type TYPE"
+        )
 
 
 def _overrides(patterns: list[str], output: str | None, embedding: str | None, leave: bool) -> list[tuple[str, str]]:
