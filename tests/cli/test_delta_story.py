@@ -102,7 +102,7 @@ def test_a_published_delta_is_told_and_applied(shell: Shell) -> None:
         ("make base empty out", "empty: expected a model: model.safetensors, pytorch_model.bin"),
         ("make base target full", "full: is there and not empty; expected a new folder; choose another or add --force"),
         ("make base target full --force", "holds something else than a model; --force replaces only"),
-        ("make base target out --max-shard-size much", "--max-shard-size 'much': expected a size such as 5G"),
+        ("make base target out --max-shard-size much", "--max-shard-size 'much': expected a size such as 700M"),
         ("apply target delta out", "the base of the delta; expected the base that the delta was made with"),
         ("apply --reverse base delta out", "the target of the delta; expected the target that the delta was made with"),
         ("apply base delta out --dtype f16", "--dtype: does not go with this kind of delta"),

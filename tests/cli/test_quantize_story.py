@@ -197,8 +197,8 @@ def test_a_quantised_source_is_refused_unless_it_is_meant(shell: Shell, wide: Pa
 def test_the_source_itself_is_never_written_over(shell: Shell, wide: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.gguf"
     link.symlink_to(wide)
-    assert "the model to be read" in shell.run("quantize", str(wide), str(wide), "q4_0", check=2).stderr
-    assert "the model to be read" in shell.run("quantize", str(wide), "link.gguf", "q4_0", check=2).stderr
+    assert "which is to be read" in shell.run("quantize", str(wide), str(wide), "q4_0", check=2).stderr
+    assert "which is to be read" in shell.run("quantize", str(wide), "link.gguf", "q4_0", check=2).stderr
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from selfee.cli.file_options import Rules, parse_size
 from selfee.cli.model_file import local_file
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
+from selfee.cli.places import require_apart
 
 if TYPE_CHECKING:
     from selfee.weights.checkpoint import Checkpoint, Vocab
@@ -45,14 +47,6 @@ class OutFormat(enum.Enum):
     GGML = "ggml"
     SAFETENSORS = "safetensors"
     GPTQ = "gptq"
-
-
-class Rules(enum.Enum):
-    """Whose decisions which tensor gets which type."""
-
-    JUNE_6 = "2023-06-06"
-    JUNE_5 = "2023-06-05"
-    CURRENT = "current"
 
 
 @app.command("convert", epilog=EXAMPLES)
@@ -106,7 +100,7 @@ def convert(
     from selfee.weights.quantization.recipes import RuleSet
 
     path = local_file(source)
-    _require_other(path, target)
+    require_apart(target, path)
     _check_folder_options(path, pre, context)
     wanted = format or _format_of(target)
     options = ConvertOptions(
@@ -115,7 +109,7 @@ def convert(
         epsilon=eps,
         context=None if os.path.isdir(path) else context,
         allow_requantize=allow_requantize,
-        max_shard_bytes=_parse_size(max_shard_size),
+        max_shard_bytes=parse_size(max_shard_size, "--max-shard-size"),
         force=force,
     )
     job = _Job(path, options, vocab_from, pre, context, threads, quiet, screen_of(sys.stderr, color))
@@ -189,13 +183,6 @@ def _format_of(target: Path) -> OutFormat:
     )
 
 
-def _require_other(source: Path, target: Path) -> None:
-    from selfee.errors import UsageError
-
-    if os.path.exists(target) and os.path.exists(source) and target.samefile(source):
-        raise UsageError(f"{target}: is the model to be read; expected another name to write to")
-
-
 def _check_folder_options(path: Path, pre: str | None, context: int | None) -> None:
     from selfee.errors import UsageError
 
@@ -222,16 +209,6 @@ def _vocab(vocab_from: Path | None, checkpoint: Checkpoint) -> Vocab | None:
     if vocab_from is None or embedding is None or checkpoint.path.is_dir():
         return None
     return vocab_of(vocab_from, embedding.shape[0]).vocab
-
-
-def _parse_size(text: str) -> int:
-    from selfee.errors import UsageError
-
-    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([kKMGT]?)B?", text.strip())
-    size = int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " ")) if match else 0
-    if size < 1:
-        raise UsageError(f"--max-shard-size '{text}': expected a size such as 5G, 500M or a number of bytes")
-    return size
 
 
 def _carry_out(plan: Conversion, target: Path, stderr: Screen, quiet: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import re
 import sys
 import time
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from selfee.cli.file_options import parse_size
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def make(
                 out,
                 reversible=not no_reverse,
                 force=force,
-                max_shard_bytes=_parse_size(max_shard_size),
+                max_shard_bytes=parse_size(max_shard_size, "--max-shard-size"),
                 threads=threads,
                 on_bytes=display.advance,
             )
@@ -144,7 +144,9 @@ def apply(
         report = _apply_exact(base, delta, out, reverse, force, threads, display)
     else:
         _require_none("--reverse", reverse or None, "a published delta does not lead back")
-        report = _apply_published(base, delta, out, found, dtype, force, _parse_size(max_shard_size), display)
+        report = _apply_published(
+            base, delta, out, found, dtype, force, parse_size(max_shard_size, "--max-shard-size"), display
+        )
     _show(report, out, screen_of(sys.stdout, color), as_json, time.monotonic() - started)
 
 
@@ -259,16 +261,6 @@ def _note_unlisted(display: Progress, names: tuple[str, ...]) -> None:
     if names:
         shown = for_terminal(", ".join(names[:3])) + (" …" if len(names) > 3 else "")
         display.note(f"left away, for the index does not name them: {shown}")
-
-
-def _parse_size(text: str) -> int:
-    from selfee.errors import UsageError
-
-    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)([KMGT]?)B?", text.strip(), re.IGNORECASE)
-    size = int(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " ")) if found else 0
-    if size < 1:
-        raise UsageError(f"--max-shard-size '{text}': expected a size such as 5G, 500M or a number of bytes")
-    return size
 
 
 def _ratio(report: DeltaReport) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import re
 import sys
 import time
@@ -11,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from selfee.cli.file_options import Rules, parse_size
 from selfee.cli.model_file import local_file
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
+from selfee.cli.places import require_apart
 
 if TYPE_CHECKING:
     from selfee.weights.checkpoint import Checkpoint
@@ -37,14 +38,6 @@ The container stays what it is (GGUF, or GGML as ggjt v3); selfee convert change
 """
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
-
-
-class Rules(enum.Enum):
-    """Whose decisions which tensor gets which type."""
-
-    JUNE_6 = "2023-06-06"
-    JUNE_5 = "2023-06-05"
-    CURRENT = "current"
 
 
 @app.command("quantize", epilog=EXAMPLES)
@@ -95,7 +88,7 @@ def quantize(
     from selfee.weights.quantize import Quantizer
 
     path = local_file(source)
-    _require_other_file(path, target)
+    require_apart(target, path)
     display = QuietDisplay() if quiet else WorkDisplay(screen_of(sys.stderr, color))
     overrides = _overrides(tensor_type or [], output_tensor_type, token_embedding_type, leave_output_tensor)
     started = time.monotonic()
@@ -106,19 +99,12 @@ def quantize(
         quantizer = Quantizer(threads)
         if target_size is not None or target_bpw is not None:
             _require_free(type, pure, rules, (target_size, target_bpw))
-            wanted = _parse_size(target_size) if target_size is not None else None
+            wanted = parse_size(target_size, "--target-size") if target_size is not None else None
             plan = _plan_for_size(checkpoint, wanted, target_bpw, overrides, importance, quantizer, display)
         else:
             plan = _plan_for_type(checkpoint, _recipe(type, rules, pure, overrides, importance))
         report = _carry_out(checkpoint, target, plan, quantizer, importance, display, dry_run)
     _show(report, screen_of(sys.stdout, color), as_json, dry_run, time.monotonic() - started)
-
-
-def _require_other_file(source: Path, target: Path) -> None:
-    from selfee.errors import UsageError
-
-    if target.exists() and source.exists() and target.samefile(source):
-        raise UsageError(f"{target}: is the model to be read; expected another name to write to")
 
 
 def _require_same_container(checkpoint: Checkpoint, source: str, target: Path) -> None:
@@ -185,15 +171,6 @@ def _require_free(type: str | None, pure: bool, rules: Rules, targets: tuple[str
         raise UsageError("a target size chooses the types by itself; expected neither TYPE nor --pure with it")
     if rules is not Rules.CURRENT:
         raise UsageError(f"--rules {rules.value}: knew no target size; expected --rules current with it")
-
-
-def _parse_size(text: str) -> int:
-    from selfee.errors import UsageError
-
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kKMGT]?)B?", text.strip())
-    if match is None:
-        raise UsageError(f"--target-size '{text}': expected a size such as 700M, 1.2G or a number of bytes")
-    return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
 
 
 def _recipe(

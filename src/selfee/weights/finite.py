@@ -12,8 +12,7 @@ from selfee.weights.checkpoint import Checkpoint, TensorInfo
 from selfee.weights.printable import printable
 from selfee.weights.quants import QuantType
 
-# Byte offsets of the float16 scales and minimums in a block.
-_SCALES: dict[QuantType, tuple[int, ...]] = {
+SCALES_AT: dict[QuantType, tuple[int, ...]] = {
     QuantType.Q4_0: (0,),
     QuantType.Q4_1: (0, 2),
     QuantType.Q5_0: (0,),
@@ -25,6 +24,8 @@ _SCALES: dict[QuantType, tuple[int, ...]] = {
     QuantType.Q5_K: (0, 2),
     QuantType.Q6_K: (208,),
 }
+"""Byte offsets of the float16 scales and minimums in a block."""
+
 # Plain numbers as whole ones, and their exponent's bits.
 _EXPONENTS: dict[QuantType, tuple[str, np.unsignedinteger[Any]]] = {
     QuantType.F32: ("<u4", np.uint32(0x7F800000)),
@@ -72,6 +73,6 @@ def _not_finite(type: QuantType, blocks: npt.NDArray[np.uint8]) -> npt.NDArray[n
         wrong: npt.NDArray[np.bool_] = (blocks.reshape(-1).view(word) & exponent) == exponent
         return wrong
     wrong = np.zeros(len(blocks), dtype=np.bool_)
-    for at in _SCALES[type]:
+    for at in SCALES_AT[type]:
         wrong |= (blocks[:, at + 1] & 0x7C) == 0x7C
     return wrong

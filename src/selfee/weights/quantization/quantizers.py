@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selfee.errors import UsageError
+from selfee.weights.finite import SCALES_AT
 from selfee.weights.kquants import Blocks, Floats
 from selfee.weights.quantization import importance_quantizers, kpacking, kquantizers, kquantizers_current
 from selfee.weights.quantization.kpacking import Codes
@@ -72,19 +73,6 @@ _WEIGHTED_K_QUANTIZERS: dict[QuantType, Callable[[Floats, Floats], Blocks]] = {
     QuantType.Q5_K: importance_quantizers.quantize_q5_k,
     QuantType.Q6_K: importance_quantizers.quantize_q6_k,
 }
-# Where a block's float16 scales and minimums lie: byte offsets.
-_SCALES_AT: dict[QuantType, tuple[int, ...]] = {
-    QuantType.Q4_0: (0,),
-    QuantType.Q4_1: (0, 2),
-    QuantType.Q5_0: (0,),
-    QuantType.Q5_1: (0, 2),
-    QuantType.Q8_0: (0,),
-    QuantType.Q2_K: (80, 82),
-    QuantType.Q3_K: (108,),
-    QuantType.Q4_K: (0, 2),
-    QuantType.Q5_K: (0, 2),
-    QuantType.Q6_K: (208,),
-}
 
 
 def quantize(
@@ -142,7 +130,7 @@ def _check_values(type: QuantType, flat: Floats) -> None:
 def _check_scales(type: QuantType, blocks: Blocks) -> None:
     """Refuse blocks whose stored scales became NaN or infinite."""
     wrong = np.zeros(len(blocks), dtype=np.bool_)
-    for at in _SCALES_AT.get(type, ()):
+    for at in SCALES_AT.get(type, ()):
         wrong |= (blocks[:, at + 1] & 0x7C) == 0x7C
     if wrong.any():
         raise not_finite(type, int(wrong.argmax()) * type.block_values, None)
