@@ -49,7 +49,9 @@ def test_every_public_name_of_a_room_exists(room: str) -> None:
     assert module.__doc__
     assert module.__all__
     for name in module.__all__:
-        assert getattr(module, name) is not None
+        value = getattr(module, name)
+        assert value is not None
+        assert not inspect.ismodule(value), f"{room}.{name}: a module of that name hides it"
 
 
 def test_public_names_and_signatures_change_only_on_purpose() -> None:

@@ -18,7 +18,7 @@ from selfee.cli.table import Column, render_table
 if TYPE_CHECKING:
     from selfee.cli.chunk_progress import ChunkDisplay
     from selfee.eval.chunks import Text
-    from selfee.eval.measure import NamedBase, Prepared, Settings
+    from selfee.eval.measuring import NamedBase, Prepared, Settings
     from selfee.eval.results import Quality
 
 EXAMPLES = """Examples:
@@ -85,7 +85,7 @@ def perplexity(
     from selfee.cli.chunk_progress import ChunkDisplay
     from selfee.eval.base import open_base, saved_context
     from selfee.eval.chunks import Definition, read_text
-    from selfee.eval.measure import NamedBase, Settings, prepare
+    from selfee.eval.measuring import NamedBase, Settings, prepare
     from selfee.eval.results import read_results
 
     _require_fitting(files, kl, save_logits, out, resume)
@@ -144,7 +144,7 @@ def _measured(
     display: ChunkDisplay | None,
 ) -> Quality:
     """A file's results, from the lines of an earlier run where they are there."""
-    from selfee.eval.measure import key_of, measure
+    from selfee.eval.measuring import key_of, measure
     from selfee.eval.models import FileIdentity
 
     identity, chunks = FileIdentity.of(path), prepared.chunks

@@ -12,9 +12,9 @@ from selfee.lazy import lazy_names
 
 if TYPE_CHECKING:
     from selfee.eval.chunks import read_text as read_text
-    from selfee.eval.measure import Settings as Settings
-    from selfee.eval.measure import measure as measure
-    from selfee.eval.measure import prepare as prepare
+    from selfee.eval.measuring import Settings as Settings
+    from selfee.eval.measuring import measure as measure
+    from selfee.eval.measuring import prepare as prepare
     from selfee.eval.results import Quality as Quality
     from selfee.eval.results import read_results as read_results
 
@@ -24,9 +24,9 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Quality": "selfee.eval.results",
-        "Settings": "selfee.eval.measure",
-        "measure": "selfee.eval.measure",
-        "prepare": "selfee.eval.measure",
+        "Settings": "selfee.eval.measuring",
+        "measure": "selfee.eval.measuring",
+        "prepare": "selfee.eval.measuring",
         "read_results": "selfee.eval.results",
         "read_text": "selfee.eval.chunks",
     },
