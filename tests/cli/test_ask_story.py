@@ -457,6 +457,23 @@ def test_an_unexpected_error_is_one_line_and_the_traceback_on_request(shell: She
         assert debug or done.stderr.startswith("selfee: unexpected ZeroDivisionError: no way; ")
 
 
+@pytest.mark.parametrize(("raised", "code"), [("KeyboardInterrupt", 130), ("TerminatedError(15)", 143)])
+def test_an_error_that_an_interrupt_turned_into_is_an_interrupt(shell: Shell, raised: str, code: int) -> None:
+    program = (
+        "import selfee.cli.run as r\n"
+        "from selfee.cli.interrupts import TerminatedError\n"
+        "def boom(words):\n"
+        "    try:\n"
+        f"        raise {raised}\n"
+        "    finally:\n"
+        "        raise RuntimeError('release unlocked lock')\n"
+        "r._invoke = boom\n"
+        "raise SystemExit(r.run([]))"
+    )
+    done = subprocess.run([shell.command()[0], "-c", program], env=shell.environ, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (code, b"")
+
+
 def test_critical_feedback_is_shown_as_it_was_said(shell: Shell) -> None:
     assert CRITICAL in " ".join(shell.run("ask", QUESTION).stderr.split())
 

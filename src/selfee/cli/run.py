@@ -40,8 +40,22 @@ def run(arguments: Sequence[str]) -> int:
         _complain(str(error))
         return error.exit_code
     except Exception as error:  # not ours: a defect, or a machine in trouble
+        interrupt = _interrupt_behind(error)
+        if interrupt is not None:
+            return interrupt.exit_code if isinstance(interrupt, TerminatedError) else INTERRUPTED
         _explain(error)
         return FAILED
+
+
+def _interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """The Ctrl-C that an error came of, if it did.
+
+    An interrupt that arrives while a thread's result is waited for can surface as a RuntimeError of Python's own lock.
+    """
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, KeyboardInterrupt):
+        behind = behind.__context__
+    return behind
 
 
 def _invoke(arguments: Sequence[str]) -> int:
