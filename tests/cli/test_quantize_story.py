@@ -128,6 +128,27 @@ def test_a_target_size_is_met_and_nearly_used_up(shell: Shell, wide: Path, tmp_p
     assert "expected at least" in shell.run("quantize", str(wide), "o.gguf", "--target-size", "10k", check=2).stderr
 
 
+@pytest.mark.parametrize("container", ["gguf", "ggjt3"])
+def test_a_target_size_is_never_exceeded_by_padding(shell: Shell, tmp_path: Path, container: str) -> None:
+    make_tiny(tmp_path / "in", container=container)  # type: ignore[arg-type]
+    checked = 0
+    for wanted in range(109_000, 160_000, 517):
+        done = shell.run("quantize", "in", "out", "--target-size", str(wanted), "--dry-run", "--json", check=None)
+        if done.returncode == 0:
+            assert json.loads(done.stdout)["target_bytes"] <= wanted
+            checked += 1
+    assert checked > 20
+
+
+def test_a_target_takes_overrides_for_matrices_that_fit_alone(shell: Shell, tmp_path: Path) -> None:
+    make_tiny(tmp_path / "in.gguf", type=QuantType.F16)
+    shell.run("quantize", "in.gguf", "out.gguf", "--target-bpw", "9", "--tensor-type", "ffn_norm|ffn_up=q8_0")
+    types = types_of(tmp_path / "out.gguf")
+    assert (types["blk.0.ffn_up.weight"], types["blk.0.ffn_norm.weight"]) == ("Q8_0", "F32")
+    done = shell.run("quantize", "in.gguf", "o.gguf", "--target-bpw", "9", "--tensor-type", "ffn_up=q4_K", check=2)
+    assert "row of 64; q4_k needs a multiple of 256" in done.stderr
+
+
 def test_more_bits_of_a_target_make_less_error(shell: Shell, wide: Path, tmp_path: Path) -> None:
     errors = []
     for bits in ("3", "4", "5", "6", "8"):
@@ -175,6 +196,10 @@ def test_an_importance_matrix_changes_the_bytes_as_the_twin_says(shell: Shell, w
         (["q4_0", "--tensor-type", "ffn"], "expected PATTERN=TYPE"),
         (["q4_0", "--tensor-type", "ffn=q9"], "tensor type 'q9': unknown"),
         (["q4_0", "--tensor-type", "(=q8_0"], "no regular expression"),
+        (["--target-bpw", "5", "--tensor-type", "(=q8_0"], "no regular expression"),
+        (["q4_0", "--tensor-type", "ffn="], "expected PATTERN=TYPE"),
+        (["q4_0", "--tensor-type", "ffn_donw=q8_0"], "fits the name of no matrix; expected a part of one, such as blk"),
+        (["q4_0", "--tensor-type", "attn_norm=q8_0"], "fits the name of no matrix"),
         (["q4_0", "--imatrix", "missing"], "missing: there is no such file"),
         (["q4_0", "--rules", "2023-06-06", "--imatrix", "x"], "knew no importance matrix"),
         (["--target-bpw", "4", "--rules", "2023-06-05"], "knew no target size"),
@@ -212,8 +237,9 @@ def test_weights_that_are_no_numbers_are_named_and_nothing_is_written(
     write_gguf("/".join((str(tmp_path), "bad.gguf")), {"general.architecture": "llama"}, [
         TensorData("blk.0.ffn_up.weight", (6, 512), QuantType.F32, values.view(np.uint8))
     ])  # fmt: skip
-    done = shell.run("quantize", "bad.gguf", "out.gguf", type, check=2)
-    assert "tensor 'blk.0.ffn_up.weight': row 4, column 300 is NaN, infinite or too large" in done.stderr
+    for words in ([type], ["--target-bpw", "5"]):
+        done = shell.run("quantize", "bad.gguf", "out.gguf", *words, check=2)
+        assert "tensor 'blk.0.ffn_up.weight': row 4, column 300 is NaN, infinite or too large" in done.stderr
     assert [entry.name for entry in tmp_path.iterdir()] == ["bad.gguf"]
 
 
@@ -223,6 +249,30 @@ def test_a_ggml_file_is_not_written_under_a_name_of_gguf(shell: Shell, old: Path
     assert list(tmp_path.iterdir()) == []
     shell.run("convert", str(old), "out.gguf", "--type", "q4_0")
     assert types_of(tmp_path / "out.gguf")["blk.0.attn_q.weight"] == "Q4_0"
+
+
+def test_nothing_that_is_read_is_written_over_and_a_missing_folder_is_said_first(
+    shell: Shell, wide: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "i.gguf").write_bytes(b"imatrix")
+    done = shell.run("quantize", str(wide), "i.gguf", "q4_0", "--imatrix", "i.gguf", check=2)
+    assert "i.gguf, which is to be read" in done.stderr
+    assert "there is no folder no" in shell.run("quantize", str(wide), "no/x.gguf", "q4_0", check=2).stderr
+    assert "is a folder or a device" in shell.run("quantize", str(wide), ".", "q4_0", check=2).stderr
+    assert (tmp_path / "i.gguf").read_bytes() == b"imatrix"
+
+
+def test_types_that_can_only_be_listed_are_named_before_the_work(shell: Shell, tmp_path: Path) -> None:
+    tensors = [
+        TensorData("blk.0.ffn_up.weight", (2, 256), QuantType.F32, np.zeros(2048, np.uint8)),
+        TensorData("blk.0.ffn_down.weight", (2, 256), QuantType.IQ4_XS, np.zeros(272, np.uint8)),
+    ]
+    write_gguf(tmp_path / "iq.gguf", {"general.architecture": "llama"}, tensors)
+    words = ("iq.gguf", "out.gguf", "q4_0", "--allow-requantize", "--dry-run")
+    assert (
+        "'blk.0.ffn_down.weight' is IQ4_XS, which can be listed but not read"
+        in shell.run("quantize", *words, check=2).stderr
+    )
 
 
 def test_a_norm_that_is_no_number_is_named_though_it_is_only_copied(shell: Shell, tmp_path: Path) -> None:

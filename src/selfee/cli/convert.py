@@ -100,7 +100,8 @@ def convert(
     from selfee.weights.quantization.recipes import RuleSet
 
     path = local_file(source)
-    require_apart(target, path)
+    _require_epsilon(eps)
+    require_apart(target, path, vocab_from, calibration)
     _check_folder_options(path, pre, context)
     wanted = format or _format_of(target)
     options = ConvertOptions(
@@ -181,6 +182,13 @@ def _format_of(target: Path) -> OutFormat:
         f"{target}: its ending says no form; expected NAME.gguf, NAME.bin (GGML) or the name of a folder (Hugging "
         "Face), or --format gguf, ggml or safetensors"
     )
+
+
+def _require_epsilon(eps: float | None) -> None:
+    from selfee.errors import UsageError
+
+    if eps is not None and not 1e-38 < eps < 1:  # what float32 holds as more than nothing
+        raise UsageError(f"--eps {eps}: expected a small number such as 1e-6 or 1e-5")
 
 
 def _check_folder_options(path: Path, pre: str | None, context: int | None) -> None:

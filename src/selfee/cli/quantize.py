@@ -13,7 +13,7 @@ import typer
 from selfee.cli.file_options import Rules, parse_size
 from selfee.cli.model_file import local_file
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
-from selfee.cli.places import require_apart
+from selfee.cli.places import require_apart, require_writable
 
 if TYPE_CHECKING:
     from selfee.weights.checkpoint import Checkpoint
@@ -84,17 +84,22 @@ def quantize(
     """Open the model, decide, write, say what became of it."""
     from selfee.cli.progress import QuietDisplay, WorkDisplay
     from selfee.weights.open import open_checkpoint
-    from selfee.weights.quantization.quantize_file import require_plain
+    from selfee.weights.quantization.quantize_file import require_plain, require_readable
     from selfee.weights.quantize import Quantizer
 
     path = local_file(source)
-    require_apart(target, path)
+    if dry_run:
+        require_apart(target, path, imatrix)
+    else:
+        require_writable(target, path, imatrix)
     display = QuietDisplay() if quiet else WorkDisplay(screen_of(sys.stderr, color))
     overrides = _overrides(tensor_type or [], output_tensor_type, token_embedding_type, leave_output_tensor)
     started = time.monotonic()
     with open_checkpoint(path) as checkpoint:
         _require_same_container(checkpoint, source, target)
         require_plain(checkpoint, allow_requantize)
+        require_readable(checkpoint)
+        _require_matches(checkpoint, tensor_type or [])
         importance = _importance(imatrix, checkpoint, rules)
         quantizer = Quantizer(threads)
         if target_size is not None or target_bpw is not None:
@@ -119,21 +124,40 @@ def _require_same_container(checkpoint: Checkpoint, source: str, target: Path) -
         )
 
 
-def _overrides(patterns: list[str], output: str | None, embedding: str | None, leave: bool) -> list[tuple[str, str]]:
-    """(pattern, type name) in the order in which they win; "" keeps what a tensor has."""
+_Overrides = list[tuple[str, "QuantType | None"]]
+
+
+def _overrides(patterns: list[str], output: str | None, embedding: str | None, leave: bool) -> _Overrides:
+    """(pattern, type or None to keep what a tensor has) in the order in which they win."""
     from selfee.errors import UsageError
 
-    found = [("^output\\.weight$", "")] if leave else []
+    found: _Overrides = [(r"^output\.weight$", None)] if leave else []
     for text in patterns:
-        pattern, equals, name = text.rpartition("=")
-        if not equals or not pattern:
+        pattern, _, name = text.rpartition("=")
+        if not pattern or not name:
             raise UsageError(f"--tensor-type '{text}': expected PATTERN=TYPE, such as ffn_down=q6_K")
-        found.append((pattern, name))
+        found.append((pattern, _block_type(name)))
     if output:
-        found.append(("^output\\.weight$", output))
+        found.append((r"^output\.weight$", _block_type(output)))
     if embedding:
-        found.append(("^token_embd\\.weight$", embedding))
+        found.append((r"^token_embd\.weight$", _block_type(embedding)))
     return found
+
+
+def _require_matches(checkpoint: Checkpoint, typed: list[str]) -> None:
+    """A pattern that fits nothing is a slip of the keyboard."""
+    from selfee.errors import UsageError
+    from selfee.weights.quantization.recipes import is_matrix, tensor_pattern
+
+    names = [name for name, tensor in checkpoint.tensors.items() if is_matrix(tensor)]
+    for text in typed:
+        pattern = tensor_pattern(text.rpartition("=")[0])
+        if not any(pattern.search(name) for name in names):
+            raise UsageError(
+                f"--tensor-type '{text}': fits the name of no matrix; expected a part of one, such as {names[-1]}"
+                if names
+                else f"--tensor-type '{text}': the file has no matrix"
+            )
 
 
 def _block_type(name: str) -> QuantType:
@@ -173,38 +197,28 @@ def _require_free(type: str | None, pure: bool, rules: Rules, targets: tuple[str
         raise UsageError(f"--rules {rules.value}: knew no target size; expected --rules current with it")
 
 
-def _recipe(
-    type: str | None, rules: Rules, pure: bool, overrides: list[tuple[str, str]], importance: Importance | None
-) -> tuple[Recipe, list[str]]:
-    """The recipe, and the patterns of tensors that are kept as they are."""
+def _recipe(type: str | None, rules: Rules, pure: bool, overrides: _Overrides, importance: Importance | None) -> Recipe:
     from selfee.errors import UsageError
     from selfee.weights.quantization.recipes import Recipe, RuleSet, file_type
 
     if type is None:
         raise UsageError("no TYPE and no target: expected a file type such as q4_K_M, --target-size or --target-bpw")
-    typed = tuple((pattern, _block_type(name)) for pattern, name in overrides if name)
-    kept = [pattern for pattern, name in overrides if not name]
-    return Recipe(file_type(type), RuleSet(rules.value), pure, typed, importance is not None), kept
+    return Recipe(file_type(type), RuleSet(rules.value), pure, tuple(overrides), importance is not None)
 
 
-def _plan_for_type(checkpoint: Checkpoint, recipe_and_kept: tuple[Recipe, list[str]]) -> Plan:
+def _plan_for_type(checkpoint: Checkpoint, recipe: Recipe) -> Plan:
     from selfee.weights.quantization.quantize_file import Plan
-    from selfee.weights.quantization.recipes import Choice, ModelFacts, choose_types
+    from selfee.weights.quantization.recipes import ModelFacts, choose_types
 
-    recipe, kept = recipe_and_kept
     facts = ModelFacts.of(checkpoint.metadata, checkpoint.tensors)
-    choices = choose_types(checkpoint.tensors.values(), recipe, facts)
-    for name, tensor in checkpoint.tensors.items():
-        if any(re.search(pattern, name) for pattern in kept):
-            choices[name] = Choice(tensor.type, "left as it is")
-    return Plan(choices, recipe.file_type, recipe.rules)
+    return Plan(choose_types(checkpoint.tensors.values(), recipe, facts), recipe.file_type, recipe.rules)
 
 
 def _plan_for_size(
     checkpoint: Checkpoint,
     nbytes: int | None,
     bits: float | None,
-    overrides: list[tuple[str, str]],
+    overrides: _Overrides,
     importance: Importance | None,
     quantizer: Quantizer,
     display: Progress,
@@ -212,28 +226,30 @@ def _plan_for_size(
     from math import prod
 
     from selfee.weights.quantization.budget import choose_for_size
-    from selfee.weights.quantization.quantize_file import Plan, nearest_file_type, target_size
-    from selfee.weights.quantization.recipes import Choice, FileType, RuleSet
+    from selfee.weights.quantization.quantize_file import Plan, nearest_file_type, room_for_tensors
+    from selfee.weights.quantization.recipes import RuleSet, override_types
 
-    fixed: dict[str, QuantType] = {}
-    for name, tensor in checkpoint.tensors.items():
-        for pattern, type in overrides:
-            if re.search(pattern, name):
-                fixed.setdefault(name, _block_type(type) if type else tensor.type)
-    unchanged = Plan({n: Choice(t.type) for n, t in checkpoint.tensors.items()}, FileType.f16, RuleSet.CURRENT)
-    stored = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-    head = target_size(checkpoint, unchanged) - stored
+    fixed = override_types(checkpoint.tensors.values(), overrides)
     values = sum(prod(tensor.shape) for tensor in checkpoint.tensors.values())
-    room = nbytes - head if nbytes is not None else int((bits or 0) * values / 8)
-    display.begin("measuring errors", stored, 0)
+    room, alignment = int((bits or 0) * values / 8), 1
+    if nbytes is not None:
+        room, alignment = room_for_tensors(checkpoint, nbytes)
+    display.begin("measuring errors", sum(tensor.nbytes for tensor in checkpoint.tensors.values()), 0)
     try:
         budget = choose_for_size(
-            checkpoint, room, quantizer=quantizer, fixed=fixed, importance=importance, on_tensor=display.advance
+            checkpoint,
+            room,
+            quantizer=quantizer,
+            fixed={name: choice.type for name, choice in fixed.items()},
+            alignment=alignment,
+            importance=importance,
+            on_tensor=display.advance,
         )
     finally:
         display.end()
-    plan = Plan(budget.choices, FileType.f16, RuleSet.CURRENT)
-    return Plan(budget.choices, nearest_file_type(plan.types, checkpoint), RuleSet.CURRENT)
+    choices = {**budget.choices, **fixed}
+    types = {name: choice.type for name, choice in choices.items()}
+    return Plan(choices, nearest_file_type(types, checkpoint), RuleSet.CURRENT)
 
 
 def _carry_out(

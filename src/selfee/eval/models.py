@@ -32,6 +32,8 @@ class FileIdentity:
     def of(cls, path: str | Path) -> FileIdentity:
         """Read the whole file. Raises BadFileError where it cannot be read."""
         path = Path(path)
+        if path.is_dir():
+            raise BadFileError(f"{path}: is a folder; expected a file to measure; make one with selfee convert")
         try:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -17,10 +17,11 @@ import numpy as np
 from selfee.errors import UsageError
 from selfee.weights.checkpoint import Checkpoint, TensorInfo
 from selfee.weights.disk import human_size
+from selfee.weights.gguf import padded
 from selfee.weights.kquants import Floats
-from selfee.weights.quantization.quantizers import Generation
+from selfee.weights.quantization.quantizers import Generation, NotFinite
 from selfee.weights.quantization.recipes import Choice, fits, is_matrix
-from selfee.weights.quantization.transcode import Importance
+from selfee.weights.quantization.transcode import Importance, bad_weight
 from selfee.weights.quantize import Quantizer, dequantize
 from selfee.weights.quants import QuantType
 
@@ -54,13 +55,15 @@ def choose_for_size(
     *,
     quantizer: Quantizer,
     fixed: Mapping[str, QuantType] | None = None,
+    alignment: int = 1,
     importance: Importance | None = None,
     on_tensor: Callable[[int], None] | None = None,
 ) -> Budget:
     """Types whose tensor data takes at most ``nbytes``, with as little error as this finds.
 
-    ``fixed`` are types not to be chosen here. ``on_tensor`` hears the bytes of each tensor that was measured. Raises
-    UsageError naming the smallest size there is where ``nbytes`` is below it.
+    ``fixed`` are types not to be chosen here; each tensor counts as padded to ``alignment``. ``on_tensor`` hears the
+    bytes of each tensor that was measured. Raises UsageError naming the smallest size there is where ``nbytes`` is
+    below it, BadFileError at a weight of a sample that is NaN or infinite.
     """
     fixed = fixed or {}
     free: dict[str, list[Step]] = {}
@@ -69,10 +72,11 @@ def choose_for_size(
         if tensor.name in fixed or not is_matrix(tensor):
             taken[tensor.name] = fixed.get(tensor.name, tensor.type)
         else:
-            free[tensor.name] = _hull(_measured(checkpoint, tensor, quantizer, (importance or {}).get(tensor.name)))
+            steps = _measured(checkpoint, tensor, quantizer, (importance or {}).get(tensor.name))
+            free[tensor.name] = _hull([replace(step, nbytes=padded(step.nbytes, alignment)) for step in steps])
         if on_tensor is not None:
             on_tensor(tensor.nbytes)
-    spent = sum(_nbytes(checkpoint.tensors[name], type) for name, type in taken.items())
+    spent = sum(padded(_nbytes(checkpoint.tensors[name], type), alignment) for name, type in taken.items())
     chosen = _spend(free, nbytes - spent)
     total = spent + sum(step.nbytes for step in chosen.values())
     if total > nbytes:
@@ -97,9 +101,13 @@ def _measured(
     for type in _CANDIDATES:
         if not fits(tensor, type) or _nbytes(tensor, type) > max(tensor.nbytes, _nbytes(tensor, QuantType.F16)):
             continue
-        measured = quantizer.error(
-            type, tensor.type, sample, count, columns, generation=Generation.CURRENT, importance=importance
-        )
+        try:
+            measured = quantizer.error(
+                type, tensor.type, sample, count, columns, generation=Generation.CURRENT, importance=importance
+            )
+        except NotFinite as error:
+            row, column = divmod(error.index, columns)
+            raise bad_weight(checkpoint, tensor, type, int(picked[row]), column) from error
         relative = measured.error / energy if energy else 0.0
         steps.append(Step(type, _nbytes(tensor, type), relative * _weight(checkpoint, tensor.name)))
     return steps

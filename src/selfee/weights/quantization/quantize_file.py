@@ -13,9 +13,9 @@ import numpy as np
 
 from selfee.errors import UnsupportedFileError, UsageError
 from selfee.weights.checkpoint import Checkpoint
-from selfee.weights.ggml import FILE_TENSOR_TYPES, GgmlCheckpoint
+from selfee.weights.ggml import ALIGNMENT, FILE_TENSOR_TYPES, GgmlCheckpoint
 from selfee.weights.ggml_writer import ggml_size, write_ggml
-from selfee.weights.gguf import GgufCheckpoint
+from selfee.weights.gguf import DEFAULT_ALIGNMENT, GgufCheckpoint
 from selfee.weights.gguf_writer import gguf_size, write_gguf
 from selfee.weights.printable import printable
 from selfee.weights.quantization.quantizers import Generation
@@ -80,6 +80,26 @@ def require_plain(checkpoint: Checkpoint, allow_requantize: bool) -> None:
             f"{checkpoint.path}: tensor '{printable(done.name)}' is {done.type.name} already; expected F32, F16 or "
             "BF16, since quantising twice loses twice; use the original model, or --allow-requantize"
         )
+
+
+def require_readable(checkpoint: Checkpoint) -> None:
+    """Raise UnsupportedFileError at the first tensor of a type that can be listed but not read: before the work."""
+    odd = next((tensor for tensor in checkpoint.tensors.values() if not tensor.type.readable), None)
+    if odd is not None:
+        raise UnsupportedFileError(
+            f"{checkpoint.path}: tensor '{printable(odd.name)}' is {odd.type.name}, which can be listed but not read; "
+            "expected F32, F16, BF16, Q4_0 … Q8_0 or Q2_K … Q6_K; use the original model"
+        )
+
+
+def room_for_tensors(checkpoint: Checkpoint, nbytes: int) -> tuple[int, int]:
+    """Of a file of ``nbytes`` the bytes left for tensors, each padded to the alignment that is returned too."""
+    names = [_Sized(tensor.shape, name, tensor.type, is_empty=True) for name, tensor in checkpoint.tensors.items()]
+    if isinstance(checkpoint, GgmlCheckpoint):
+        return nbytes - ggml_size(checkpoint.vocab.tokens, names), ALIGNMENT
+    plan = Plan({}, FileType.f16, RuleSet.CURRENT)
+    alignment = int(checkpoint.metadata.get("general.alignment", DEFAULT_ALIGNMENT))
+    return nbytes - gguf_size(_metadata(checkpoint, plan), names), alignment
 
 
 def target_size(checkpoint: Checkpoint, plan: Plan) -> int:
@@ -172,10 +192,11 @@ class _Sized:
     shape: tuple[int, ...]
     name: str
     type: QuantType
+    is_empty: bool = False  # counts as its description alone
 
     @property
     def nbytes(self) -> int:
-        return prod(self.shape) // self.type.block_values * self.type.block_bytes
+        return 0 if self.is_empty else prod(self.shape) // self.type.block_values * self.type.block_bytes
 
 
 def _metadata(checkpoint: Checkpoint, plan: Plan) -> dict[str, Any]:

@@ -98,7 +98,8 @@ class Recipe:
     file_type: FileType
     rules: RuleSet = RuleSet.CURRENT
     pure: bool = False  # every matrix in the base type
-    overrides: Sequence[tuple[str, QuantType]] = field(default_factory=tuple)  # (pattern in the name, type), first wins
+    # (pattern in the name, type or None to keep what a tensor has); the first that fits wins.
+    overrides: Sequence[tuple[str, QuantType | None]] = field(default_factory=tuple)
     has_importance: bool = False
 
 
@@ -119,10 +120,31 @@ def choose_types(tensors: Iterable[TensorInfo], recipe: Recipe, facts: ModelFact
     """
     listed = list(tensors)
     pick = _picker(recipe, facts, listed)
-    overrides = [(_pattern(text), type) for text, type in recipe.overrides]
+    overridden = override_types(listed, recipe.overrides)
     counted = sorted(listed, key=_layer) if recipe.rules is RuleSet.CURRENT else listed
-    choices = {tensor.name: _choice(tensor, recipe, pick, overrides) for tensor in counted}
+    choices = {tensor.name: _choice(tensor, recipe, pick, overridden.get(tensor.name)) for tensor in counted}
     return {tensor.name: choices[tensor.name] for tensor in listed}
+
+
+def override_types(
+    tensors: Iterable[TensorInfo], overrides: Iterable[tuple[str, QuantType | None]]
+) -> dict[str, Choice]:
+    """The matrices that a user's patterns name, with the types they are to have.
+
+    Raises UsageError for a pattern that is no regular expression and for rows that a type does not divide.
+    """
+    patterns = [(tensor_pattern(text), type) for text, type in overrides]
+    found: dict[str, Choice] = {}
+    for tensor in filter(is_matrix, tensors):
+        match = next(((type,) for pattern, type in patterns if pattern.search(tensor.name)), None)
+        if match is None:
+            continue
+        if match[0] is None:
+            found[tensor.name] = Choice(tensor.type, "left as it is")
+        else:
+            _require_fit(tensor, match[0])
+            found[tensor.name] = Choice(match[0], "override")
+    return found
 
 
 def _layer(tensor: TensorInfo) -> int:
@@ -163,16 +185,12 @@ _FALL_BACK = {
 _Picker = Callable[[str], QuantType]
 
 
-def _choice(
-    tensor: TensorInfo, recipe: Recipe, pick: _Picker, overrides: list[tuple[re.Pattern[str], QuantType]]
-) -> Choice:
+def _choice(tensor: TensorInfo, recipe: Recipe, pick: _Picker, override: Choice | None) -> Choice:
     if not is_matrix(tensor):
         return Choice(tensor.type)
     wanted = pick(tensor.name)  # asked for in any case: the rules count the tensors
-    for pattern, type in overrides:
-        if pattern.search(tensor.name):
-            _require_fit(tensor, type)
-            return Choice(type, "override")
+    if override is not None:
+        return override
     if fits(tensor, wanted):
         return Choice(wanted)
     if recipe.rules is not RuleSet.CURRENT:
@@ -191,7 +209,8 @@ def _require_fit(tensor: TensorInfo, type: QuantType) -> None:
         )
 
 
-def _pattern(text: str) -> re.Pattern[str]:
+def tensor_pattern(text: str) -> re.Pattern[str]:
+    """A pattern searched in tensor names; raises UsageError where it is no regular expression."""
     try:
         return re.compile(text)
     except re.error as error:

@@ -83,6 +83,14 @@ def _as_they_are(checkpoint: Checkpoint, tensor: TensorInfo) -> Iterator[Bytes]:
         checkpoint.release(tensor.name, begin, begin + part.size)
 
 
+def bad_weight(checkpoint: Checkpoint, tensor: TensorInfo, type: QuantType, row: int, column: int) -> BadFileError:
+    """The error for a weight that blocks of a type cannot hold."""
+    return BadFileError(
+        f"{checkpoint.path}: tensor '{printable(tensor.name)}': row {row}, column {column} is NaN, infinite or too "
+        f"large for {type.name}; expected finite weights; the file is damaged or its training diverged; fetch it again"
+    )
+
+
 def _ahead(parts: Iterator[Bytes]) -> Iterator[Bytes]:
     """The parts, each made while the one before it is written."""
     with ThreadPoolExecutor(1) as maker:
@@ -121,11 +129,7 @@ def _requantized(
             )
         except NotFinite as error:
             row, column = divmod(error.index, columns)
-            raise BadFileError(
-                f"{checkpoint.path}: tensor '{printable(tensor.name)}': row {begin + row}, column {column} is NaN, "
-                f"infinite or too large for {type.name}; expected finite weights; the file is damaged or its training "
-                "diverged; fetch it again"
-            ) from error
+            raise bad_weight(checkpoint, tensor, type, begin + row, column) from error
         yield made
         if is_linked:
             previous = made.reshape(-1)[-type.block_bytes :]
