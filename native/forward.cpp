@@ -129,7 +129,7 @@ void Transformer::observe(const float* x, int64_t n, int64_t cols) {
 }
 
 void Transformer::prepare(const Matrix& matrix, const float* x, int64_t n) {
-    activations_.reshape(activation_kind(matrix.type), n, matrix.cols);
+    reshape_for(matrix, n, activations_);
     pool_.each(n, part_of(n), [&](int64_t begin, int64_t end, int) {
         prepare_rows(activations_, x, matrix.cols, begin, end);
     });
@@ -141,10 +141,9 @@ void Transformer::multiply(std::initializer_list<Product> products, const float*
     const Product* next = products.begin();
     while (next != products.end()) {
         const Product* const start = next;
-        const ActivationKind kind = activation_kind(start->matrix->type);
         prepare(*start->matrix, x, n);
         int64_t rows = 0;
-        for (; next != products.end() && activation_kind(next->matrix->type) == kind; ++next) rows += next->matrix->rows;
+        for (; next != products.end() && share_activations(*start->matrix, *next->matrix); ++next) rows += next->matrix->rows;
         const int64_t wanted = std::max(kSmallPart, rows / (8 * pool_.threads()));
         // Parts are counted matrix by matrix, since each may have its own granularity.
         const auto part_rows = [wanted](const Matrix& w) {

@@ -53,11 +53,11 @@ inline const Kernels& chosen(const std::optional<std::string>& isa) {
     return isa ? kernels_named(*isa) : active_kernels();
 }
 
-// Activations for a weight type, quantised from checked x.
-inline Activations prepared(Type type, const Floats& x, const Kernels& kernels) {
+// Activations for a weight type, packed or not, quantised from checked x.
+inline Activations prepared(Type type, bool packed, const Floats& x, const Kernels& kernels) {
     const auto n = int64_t(x.shape(0)), cols = int64_t(x.shape(1));
     Activations a;
-    a.reshape(activation_kind(type), n, cols);
+    a.reshape(activation_kind(type), n, cols, packed ? kernels.panel : 0);
     kernels.prepare(a, x.data(), cols, 0, n);
     return a;
 }

@@ -39,15 +39,15 @@ FloatVector py_dequantize(int64_t type_id, const Bytes& blocks, int64_t count) {
 }
 
 // The activations as the kernels see them, back in f32: code * scale.
-FloatMatrix py_quantize_activations(int64_t type_id, const Floats& x, const std::optional<std::string>& isa) {
-    const Activations a = prepared(checked_type(type_id), x, chosen(isa));
+FloatMatrix py_quantize_activations(int64_t type_id, const Floats& x, const std::optional<std::string>& isa, bool packed) {
+    const Activations a = prepared(checked_type(type_id), packed, x, chosen(isa));
     FloatMatrix out = new_array<FloatMatrix>({size_t(a.n), size_t(a.cols)});
     const ActivationView v = view(a);
     const int64_t width = activation_block(a.kind);
     for (int64_t t = 0; t < a.n; ++t)
         for (int64_t c = 0; c < a.cols; ++c)
             out.data()[t * a.cols + c] = is_quantised(a.kind)
-                                             ? float(v.codes[t * a.cols + c]) * v.scales[c / width * a.n + t]
+                                             ? float(code_at(v, t, c)) * v.scales[c / width * a.n + t]
                                              : v.floats[t * v.float_stride + c];
     return out;
 }
@@ -67,7 +67,7 @@ FloatMatrix py_matmul(int64_t type_id, const Bytes& blocks, int64_t rows, int64_
     nb::gil_scoped_release unlocked;
     PackedMemory memory;
     if (packed) pack_rows(w, memory);
-    const Activations a = prepared(w.type, x, kernels);
+    const Activations a = prepared(w.type, w.packed != nullptr, x, kernels);
     kernels.matmul(w, a, row_begin, end, values, rows);
     return y;
 }
@@ -81,7 +81,7 @@ void bind_kernels(nb::module_& m) {
     m.def("isa_name", isa_name, "The instruction set in use.");
     m.def("supported_isas", supported_isas, "What this machine and this build can run, slowest first.");
     m.def("dequantize", py_dequantize, "type"_a, "blocks"_a.noconvert(), "count"_a, "Blocks to f32.");
-    m.def("quantize_activations", py_quantize_activations, "type"_a, "x"_a.noconvert(), "isa"_a = nb::none(),
+    m.def("quantize_activations", py_quantize_activations, "type"_a, "x"_a.noconvert(), "isa"_a = nb::none(), "packed"_a = false,
           "x as the kernel of a weight type sees it, in f32.");
     m.def("matmul", py_matmul, "type"_a, "blocks"_a.noconvert(), "rows"_a, "cols"_a, "x"_a.noconvert(), "isa"_a = nb::none(),
           "row_begin"_a = 0, "row_end"_a = nb::none(), "packed"_a = false, "y[t, r] = sum over c of W[r, c] * x[t, c].");

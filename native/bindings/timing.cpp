@@ -56,7 +56,7 @@ double time_matmul(const HeldMatrix& held, const Floats& x, int threads, int64_t
     const Matrix& w = held.matrix;
     check_columns(x, w);
     if (repeats < 1) refuse("repeats " + std::to_string(repeats) + "; expected 1 or more");
-    const Activations a = prepared(w.type, x, kernels);
+    const Activations a = prepared(w.type, w.packed != nullptr, x, kernels);
     std::vector<float> y(size_t(w.rows) * size_t(a.n));
     const int64_t tiles = (w.rows + kernels.row_tile - 1) / kernels.row_tile;
     return seconds_of(threads, [&](int thread) {

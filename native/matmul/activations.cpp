@@ -35,7 +35,7 @@ const uint8_t* Activations::data() const {
     return storage.data() + (kAlign - address % kAlign) % kAlign;
 }
 
-void Activations::reshape(ActivationKind new_kind, int64_t new_n, int64_t new_cols) {
+void Activations::reshape(ActivationKind new_kind, int64_t new_n, int64_t new_cols, int64_t new_panel) {
     const bool quantised = is_quantised(new_kind);
     const int64_t block = activation_block(new_kind);
     if (new_n < 0 || new_cols < 1 || (quantised && new_cols % block != 0))
@@ -44,14 +44,25 @@ void Activations::reshape(ActivationKind new_kind, int64_t new_n, int64_t new_co
     kind = new_kind;
     n = new_n;
     cols = new_cols;
+    panel = quantised ? new_panel : 0;
     row_bytes = quantised ? size_t(cols) : size_t(cols + 15) / 16 * 16 * sizeof(float);
     scales_at = aligned(size_t(n) * row_bytes);
     const size_t scale_bytes = quantised ? size_t(n) * size_t(cols / block) * sizeof(float) : 0;
+    const size_t sums = kind != ActivationKind::Q8_K ? 1 : size_t(kSums16);
     sums_at = aligned(scales_at + scale_bytes);
-    const size_t sum_bytes = kind == ActivationKind::Q8_K ? size_t(n) * size_t(cols / 16) * sizeof(int16_t) : scale_bytes;
+    pairs_at = aligned(sums_at + sums * scale_bytes);
+    const size_t pair_bytes = kind == ActivationKind::Q8_K && panel > 0 ? size_t(kPairs) * scale_bytes : 0;
     // Two lines at the front for alignment, two at the end: kernels read whole vectors of scales.
-    const size_t needed = sums_at + sum_bytes + 4 * kAlign;
+    const size_t needed = pairs_at + pair_bytes + 4 * kAlign;
     if (storage.size() < needed) storage.resize(needed);
+}
+
+void reshape_for(const Matrix& w, int64_t n, Activations& a) {
+    a.reshape(activation_kind(w.type), n, w.cols, w.packed ? active_kernels().panel : 0);
+}
+
+bool share_activations(const Matrix& one, const Matrix& other) {
+    return activation_kind(one.type) == activation_kind(other.type) && (one.packed == nullptr) == (other.packed == nullptr);
 }
 
 void prepare_rows(Activations& a, const float* x, int64_t x_stride, int64_t begin, int64_t end) {

@@ -5,10 +5,19 @@
 //   sums    [block][token] int32 sum of codes (Q8_0) · [block][token] f32 s (Q8_1) · [token][cols / 16] int16 (Q8_K)
 //
 // Scales lie token by token so that the scales of neighbouring tokens are one vector load.
+//
+// For packed weights (panel > 0) what one step of a kernel reads lies together:
+//
+//   codes   panels of `panel` tokens, the last one narrower: [four columns][token of the panel] four int8
+//   sums    [block][token] int32 -8 * sum of codes (Q8_0) · f32 s (Q8_1) ·
+//           [block][sixteen columns][token] int32 -4 * sum of codes (Q8_K)
+//   pairs   Q8_K only: [block][12][token] two int16: eight pairs of sums of 16 codes, then four pairs of sums of 32
 #pragma once
 #include "matmul/matmul.h"
 
 namespace selfee {
+
+constexpr int64_t kSums16 = 16, kPairs16 = 8, kPairs = 12;  // of 256 codes: sums of 16, pairs of them, pairs of all
 
 static inline int64_t activation_block(ActivationKind kind) { return kind == ActivationKind::Q8_K ? 256 : 32; }
 
@@ -26,6 +35,8 @@ struct ActivationView {
     const int32_t* isums;
     const float* fsums;
     const int16_t* bsums;
+    int64_t panel;
+    const int32_t* pairs;
 };
 
 static inline ActivationView view(const Activations& a) {
@@ -38,7 +49,16 @@ static inline ActivationView view(const Activations& a) {
             reinterpret_cast<const float*>(base + a.scales_at),
             reinterpret_cast<const int32_t*>(base + a.sums_at),
             reinterpret_cast<const float*>(base + a.sums_at),
-            reinterpret_cast<const int16_t*>(base + a.sums_at)};
+            reinterpret_cast<const int16_t*>(base + a.sums_at),
+            a.panel,
+            reinterpret_cast<const int32_t*>(base + a.pairs_at)};
+}
+
+// The code of token t in column c.
+static inline int8_t code_at(const ActivationView& a, int64_t t, int64_t c) {
+    if (a.panel == 0) return a.codes[t * a.cols + c];
+    const int64_t first = t / a.panel * a.panel, width = a.n - first < a.panel ? a.n - first : a.panel;
+    return a.codes[first * a.cols + (c / 4 * width + t - first) * 4 + c % 4];
 }
 
 }  // namespace selfee

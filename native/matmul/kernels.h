@@ -9,7 +9,8 @@ namespace selfee {
 
 struct Kernels {
     const char* name;
-    int64_t row_tile;  // rows that are best computed together
+    int64_t row_tile;  // rows are computed in multiples of this
+    int64_t panel;     // tokens that are computed together with packed weights; 0: there are no kernels for those
     void (*prepare)(Activations& a, const float* x, int64_t x_stride, int64_t begin, int64_t end);
     void (*matmul)(const Matrix& w, const Activations& a, int64_t row_begin, int64_t row_end, float* y, int64_t y_stride);
     uint64_t (*read_all)(const uint8_t* bytes, size_t count);              // limits.h

@@ -45,15 +45,20 @@ struct Matrix {
 struct Activations {
     ActivationKind kind = ActivationKind::F32;
     int64_t n = 0, cols = 0;
+    int64_t panel = 0;               // tokens that lie interleaved, for packed weights; 0: token after token
     size_t row_bytes = 0;            // of the codes (or floats) of one token
-    size_t scales_at = 0, sums_at = 0;
+    size_t scales_at = 0, sums_at = 0, pairs_at = 0;
     std::vector<uint8_t> storage;    // 64-byte aligned access through data()
     uint8_t* data();
     const uint8_t* data() const;
-    void reshape(ActivationKind kind, int64_t n, int64_t cols);
+    void reshape(ActivationKind kind, int64_t n, int64_t cols, int64_t panel);
 };
 
-// Quantise tokens [begin, end) of x (row stride x_stride floats) into a; a must have been reshaped. Thread-safe for disjoint ranges.
+// Makes a ready to take n tokens for w; all matrices that share_activations(w, ...) can read them.
+void reshape_for(const Matrix& w, int64_t n, Activations& a);
+bool share_activations(const Matrix& one, const Matrix& other);
+
+// Quantise tokens [begin, end) of x (row stride x_stride floats) into a; a must have been reshaped for the matrix. Thread-safe for disjoint ranges.
 void prepare_rows(Activations& a, const float* x, int64_t x_stride, int64_t begin, int64_t end);
 
 // Compute rows [row_begin, row_end) for all a.n tokens: y[t * y_stride + r]. Thread-safe for disjoint rows.

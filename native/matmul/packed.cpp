@@ -9,6 +9,7 @@
 #include <new>
 
 #include "matmul/kernels.h"
+#include "matmul/unpack.h"
 
 namespace selfee {
 namespace {
@@ -16,34 +17,191 @@ namespace {
 constexpr size_t kHugePage = size_t(2) << 20;
 constexpr size_t kPiece = size_t(32) << 20;
 
-template <class Block>
-void pack_block(const Block& from, int row, uint8_t* to) {
-    using Packed = PackedBlock<Block>;
-    std::memcpy(to + 2 * row, from.d, 2);
-    if constexpr (Packed::has_minimum) std::memcpy(to + Packed::minimum_at + 2 * row, from.m, 2);
-    if constexpr (Packed::has_high) {
-        const uint32_t bits = load_u32(from.qh);
-        for (int v = 0; v < 32; ++v)
-            to[Packed::high_at + 4 * row + v % 4] = uint8_t(to[Packed::high_at + 4 * row + v % 4] | (bits >> v & 1) << (v / 4));
+// The place of one row in the lines of a packed block.
+struct Lane {
+    uint8_t* place;
+    void put(size_t line, const uint8_t* word) const { std::memcpy(place + kLine * line, word, 4); }
+};
+
+// 32 codes of 4 bits -> four lines.
+void pack_nibbles(Lane to, const uint8_t* codes) {
+    uint8_t words[16];
+    for (int i = 0; i < 16; ++i) words[i] = uint8_t((codes[i] & 15) | codes[16 + i] << 4);
+    for (size_t line = 0; line < 4; ++line) to.put(line, words + 4 * line);
+}
+
+// 32 codes of 5 bits -> five lines.
+void pack_fives(Lane to, const uint8_t* codes) {
+    uint8_t high[4] = {};
+    for (int v = 0; v < 32; ++v) high[v % 4] = uint8_t(high[v % 4] | (codes[v] >> 4) << (v / 4));
+    to.put(0, high);
+    pack_nibbles({to.place + kLine}, codes);
+}
+
+// Sixteen codes of 6 bits -> three lines.
+void pack_sixes(Lane to, const uint8_t* codes) {
+    uint8_t words[12];
+    for (int i = 0; i < 3; ++i)
+        for (int j = 0; j < 4; ++j) words[4 * i + j] = uint8_t(codes[4 * i + j] | (codes[12 + j] >> (2 * i) & 3) << 6);
+    for (size_t line = 0; line < 3; ++line) to.put(line, words + 4 * line);
+}
+
+// 32 codes of 3 bits -> three lines.
+void pack_threes(Lane to, const uint8_t* codes) {
+    uint8_t words[12];
+    for (int j = 0; j < 4; ++j) {
+        const int six = codes[24 + j], seven = codes[28 + j];
+        words[j] = uint8_t(codes[j] | codes[4 + j] << 3 | (six & 3) << 6);
+        words[4 + j] = uint8_t(codes[8 + j] | codes[12 + j] << 3 | (six >> 2) << 6 | (seven >> 2) << 7);
+        words[8 + j] = uint8_t(codes[16 + j] | codes[20 + j] << 3 | (seven & 3) << 6);
     }
-    for (size_t word = 0; word < Packed::words; ++word)
-        std::memcpy(to + Packed::codes_at + 32 * word + 4 * row, from.qs + 4 * word, 4);
+    for (size_t line = 0; line < 3; ++line) to.put(line, words + 4 * line);
+}
+
+// Sixteen codes of 2 bits -> one line.
+void pack_twos(Lane to, const uint8_t* codes) {
+    uint8_t word[4];
+    for (int j = 0; j < 4; ++j) word[j] = uint8_t(codes[j] | codes[4 + j] << 2 | codes[8 + j] << 4 | codes[12 + j] << 6);
+    to.put(0, word);
+}
+
+// Of each four values the second and third change places (packed.h says why).
+void pair_up(const uint8_t* from, int count, uint8_t* to) {
+    for (int i = 0; i < count; i += 4) {
+        to[i] = from[i];
+        to[i + 1] = from[i + 2];
+        to[i + 2] = from[i + 1];
+        to[i + 3] = from[i + 3];
+    }
+}
+
+void pack_lines(const BlockQ4_0& block, Lane to) {
+    for (size_t line = 0; line < 4; ++line) to.put(line, block.qs + 4 * line);
+}
+
+void pack_lines(const BlockQ4_1& block, Lane to) {
+    for (size_t line = 0; line < 4; ++line) to.put(line, block.qs + 4 * line);
 }
 
 template <class Block>
-bool pack_as(Matrix& w, PackedMemory& memory) {
-    const size_t size = packed_bytes(w), group_bytes = 8 * w.row_bytes;
-    const std::shared_ptr<uint8_t> place = memory.take(size);
-    uint8_t* packed = place.get();
-    w.packed = place;
-    std::memset(packed, 0, size);
-    for (int64_t r = 0; r < w.rows; ++r) {
-        const auto* from = reinterpret_cast<const Block*>(w.data + size_t(r) * w.row_bytes);
-        uint8_t* to = packed + size_t(r / 8) * group_bytes;
-        for (int64_t b = 0; b < w.cols / 32; ++b) pack_block(from[b], int(r % 8), to + size_t(b) * PackedBlock<Block>::bytes);
-    }
-    return true;
+void pack_lines_q5(const Block& block, Lane to) {
+    const uint32_t bits = load_u32(block.qh);
+    uint8_t high[4] = {};
+    for (int v = 0; v < 32; ++v) high[v % 4] = uint8_t(high[v % 4] | (bits >> v & 1) << (v / 4));
+    to.put(0, high);
+    for (size_t line = 0; line < 4; ++line) to.put(1 + line, block.qs + 4 * line);
 }
+
+void pack_lines(const BlockQ5_0& block, Lane to) { pack_lines_q5(block, to); }
+void pack_lines(const BlockQ5_1& block, Lane to) { pack_lines_q5(block, to); }
+
+void pack_lines(const BlockQ8_0& block, Lane to) {
+    uint8_t codes[32];
+    for (int v = 0; v < 32; ++v) codes[v] = uint8_t(uint8_t(block.qs[v]) ^ 0x80);
+    for (size_t line = 0; line < 8; ++line) to.put(line, codes + 4 * line);
+}
+
+// The codes of a block without the offset that unpack() takes off.
+template <class Block>
+void unsigned_codes(const Block& block, int offset, uint8_t* codes, Codes256& unpacked) {
+    unpack(block, unpacked);
+    for (int v = 0; v < 256; ++v) codes[v] = uint8_t(unpacked.q[v] + offset);
+}
+
+void pack_lines(const BlockQ2_K& block, Lane to) {
+    Codes256 unpacked;
+    uint8_t codes[256], scales[16];
+    unsigned_codes(block, 0, codes, unpacked);
+    pair_up(block.scales, 16, scales);
+    for (size_t line = 0; line < 4; ++line) to.put(line, scales + 4 * line);
+    for (size_t j = 0; j < 16; ++j) pack_twos({to.place + kLine * (4 + j)}, codes + 16 * j);
+}
+
+void pack_lines(const BlockQ3_K& block, Lane to) {
+    Codes256 unpacked;
+    uint8_t codes[256], scales[16];
+    unsigned_codes(block, 4, codes, unpacked);
+    for (int j = 0; j < 16; ++j) scales[j] = uint8_t(unpacked.scale[j] + 32);
+    pack_sixes(to, scales);
+    for (size_t unit = 0; unit < 8; ++unit) pack_threes({to.place + kLine * (3 + 3 * unit)}, codes + 32 * unit);
+}
+
+void pack_scales_q4(const Codes256& unpacked, Lane to) {
+    uint8_t values[16], minima[8];
+    for (int j = 0; j < 8; ++j) {
+        values[j] = uint8_t(unpacked.scale[2 * j]);
+        minima[j] = uint8_t(unpacked.min[2 * j]);
+    }
+    pair_up(minima, 8, values + 8);
+    pack_sixes(to, values);
+}
+
+void pack_lines(const BlockQ4_K& block, Lane to) {
+    Codes256 unpacked;
+    uint8_t codes[256];
+    unsigned_codes(block, 0, codes, unpacked);
+    pack_scales_q4(unpacked, to);
+    for (size_t unit = 0; unit < 8; ++unit) pack_nibbles({to.place + kLine * (3 + 4 * unit)}, codes + 32 * unit);
+}
+
+void pack_lines(const BlockQ5_K& block, Lane to) {
+    Codes256 unpacked;
+    uint8_t codes[256];
+    unsigned_codes(block, 0, codes, unpacked);
+    pack_scales_q4(unpacked, to);
+    for (size_t unit = 0; unit < 8; ++unit) pack_fives({to.place + kLine * (3 + 5 * unit)}, codes + 32 * unit);
+}
+
+void pack_lines(const BlockQ6_K& block, Lane to) {
+    Codes256 unpacked;
+    uint8_t codes[256];
+    unsigned_codes(block, 32, codes, unpacked);
+    const auto* scales = reinterpret_cast<const uint8_t*>(block.scales);
+    for (size_t line = 0; line < 4; ++line) to.put(line, scales + 4 * line);
+    for (size_t j = 0; j < 16; ++j) pack_sixes({to.place + kLine * (4 + 3 * j)}, codes + 16 * j);
+}
+
+template <class Block>
+void pack_group(const Matrix& w, int64_t first_row, uint8_t* group) {
+    using Packed = PackedBlock<Block>;
+    const int64_t blocks = w.cols / block_values(w.type);
+    const int64_t rows = std::min(kGroupRows, w.rows - first_row);
+    if (rows < kGroupRows) std::memset(group, 0, packed_group_bytes<Block>(blocks));
+    uint8_t* lines = group + packed_header<Block>(blocks);
+    for (int64_t b = 0; b < blocks; ++b, lines += Packed::bytes)
+        for (int64_t r = 0; r < rows; ++r) {
+            const auto& block = reinterpret_cast<const Block*>(w.data + size_t(first_row + r) * w.row_bytes)[b];
+            uint8_t* header = group + size_t(b) * Packed::header_bytes + size_t(2 * r);
+            std::memcpy(header, block.d, 2);
+            if constexpr (requires { block.m; }) std::memcpy(header + 2 * kGroupRows, block.m, 2);
+            if constexpr (requires { block.dmin; }) std::memcpy(header + 2 * kGroupRows, block.dmin, 2);
+            pack_lines(block, {lines + size_t(4 * r)});
+        }
+}
+
+// f(the block's type) for types with a packed layout, otherwise 0.
+template <class F>
+auto for_block(Type type, F f) -> decltype(f(BlockQ4_0{})) {
+    switch (type) {
+        case Type::Q4_0: return f(BlockQ4_0{});
+        case Type::Q4_1: return f(BlockQ4_1{});
+        case Type::Q5_0: return f(BlockQ5_0{});
+        case Type::Q5_1: return f(BlockQ5_1{});
+        case Type::Q8_0: return f(BlockQ8_0{});
+        case Type::Q2_K: return f(BlockQ2_K{});
+        case Type::Q3_K: return f(BlockQ3_K{});
+        case Type::Q4_K: return f(BlockQ4_K{});
+        case Type::Q5_K: return f(BlockQ5_K{});
+        case Type::Q6_K: return f(BlockQ6_K{});
+        default: return {};
+    }
+}
+
+size_t group_bytes(const Matrix& w) {
+    return for_block(w.type, [&](auto block) { return packed_group_bytes<decltype(block)>(w.cols / block_values(w.type)); });
+}
+
+int64_t groups_of(const Matrix& w) { return (w.rows + kGroupRows - 1) / kGroupRows; }
 
 }  // namespace
 
@@ -64,23 +222,19 @@ std::shared_ptr<uint8_t> PackedMemory::take(size_t bytes) {
     return {piece_, piece_.get() + at};
 }
 
-size_t packed_bytes(const Matrix& w) {
-    switch (w.type) {
-        case Type::Q4_0: case Type::Q4_1: case Type::Q5_0: case Type::Q5_1: case Type::Q8_0:
-            return size_t(w.rows + 7) / 8 * 8 * w.row_bytes;
-        default: return 0;
-    }
-}
+size_t packed_bytes(const Matrix& w) { return size_t(groups_of(w)) * group_bytes(w); }
 
 bool pack_rows(Matrix& w, PackedMemory& memory) {
-    switch (w.type) {
-        case Type::Q4_0: return pack_as<BlockQ4_0>(w, memory);
-        case Type::Q4_1: return pack_as<BlockQ4_1>(w, memory);
-        case Type::Q5_0: return pack_as<BlockQ5_0>(w, memory);
-        case Type::Q5_1: return pack_as<BlockQ5_1>(w, memory);
-        case Type::Q8_0: return pack_as<BlockQ8_0>(w, memory);
-        default: return false;
-    }
+    const size_t size = packed_bytes(w);
+    if (size == 0) return false;
+    const std::shared_ptr<uint8_t> place = memory.take(size);
+    for (int64_t group = 0; group < groups_of(w); ++group)
+        for_block(w.type, [&](auto block) {
+            pack_group<decltype(block)>(w, group * kGroupRows, place.get() + size_t(group) * group_bytes(w));
+            return true;
+        });
+    w.packed = place;
+    return true;
 }
 
 void pack(Matrix& w, PackedMemory& memory) {

@@ -1,27 +1,63 @@
-// The packed layout of the 32-value types: eight rows interleaved, so that a register holds four columns of eight rows,
-// sums need no folding across lanes and all scales of a register are one load.
+// The packed layout: sixteen rows interleaved, so that one line of 64 bytes holds four columns of sixteen rows, sums need
+// no folding across lanes, and the scales of sixteen rows are one load.  Nothing is added, bits are only moved.
 //
-// A group of eight rows is a sequence of packed blocks, one for each 32 columns:
-//   d[8] f16 · m[8] f16 (Q4_1, Q5_1) · high[32] (Q5_*) · codes: word c of rows 0..7, then word c + 1 of rows 0..7, ...
-// A word is four bytes of the row's qs.  Bit c of high[4 r + j] is the fifth bit of row r, column 4 c + j.
-// Rows past the end are zero.  The same for every instruction set.
+// A group of sixteen rows is
+//   d[16] f16 and, where the type has it, m[16] or dmin[16] f16 for each block · padding to 64 bytes ·
+//   for each block its scale lines, then its code lines.
+// Row r owns bytes 4 r .. 4 r + 3 of a line.  A word is four codes of a row, one a byte: columns 4 c .. 4 c + 3 are word c.
+//
+//   4 bits   32 columns in four lines: line i has word i in the low nibbles and word i + 4 in the high ones.
+//   5 bits   a line in front, whose byte j has in bit c the fifth bit of column 4 c + j; then as 4 bits.
+//   8 bits   32 columns in eight lines, 128 added, since vpdpbusd wants one side unsigned.
+//   6 bits   sixteen values in three lines: line i has word i below and two bits of word 3 above (bits 2 i and 2 i + 1).
+//   3 bits   32 columns in three lines: words 2 i and 2 i + 1 in the lower six bits; words 6 and 7 fill the upper two.
+//   2 bits   sixteen columns in one line: word c in bits 2 c and 2 c + 1.
+//
+// Scale lines: Q2_K four, as its scales are stored, the sixteen bytes of a row in order, minima see below; Q3_K three, 6
+// bits, sixteen scales, 32 added; Q4_K and Q5_K three, 6 bits, eight scales and eight minima; Q6_K four, bytes.
+// Minima are met as pairs of 16 bits: of each four their order is 0 2 1 3, so that the even bytes are a pair and the odd
+// ones the next.  (Q2_K keeps scale and minimum in one byte: there the lines hold scales 0 2 1 3, too.)
 #pragma once
 #include "blocks.h"
 #include "matmul/matmul.h"
 
 namespace selfee {
 
-template <class Block>
-struct PackedBlock {
-    static constexpr bool has_minimum = requires(Block block) { block.m; };
-    static constexpr bool has_high = requires(Block block) { block.qh; };
-    static constexpr size_t words = sizeof(Block::qs) / 4;
-    static constexpr size_t minimum_at = 16;
-    static constexpr size_t high_at = has_minimum ? 32 : 16;
-    static constexpr size_t codes_at = high_at + (has_high ? 32 : 0);
-    static constexpr size_t bytes = codes_at + 32 * words;
-    static_assert(bytes == 8 * sizeof(Block));  // nothing is added, only moved
+constexpr int64_t kGroupRows = 16;
+constexpr size_t kLine = 4 * size_t(kGroupRows);
+
+// Lines of one packed block.
+template <class Block, size_t kScaleLines, size_t kCodeLines>
+struct PackedLines {
+    static constexpr bool has_minimum = requires(Block block) { block.m; } || requires(Block block) { block.dmin; };
+    static constexpr size_t header_bytes = 2 * size_t(kGroupRows) * (has_minimum ? 2 : 1);
+    static constexpr size_t scale_lines = kScaleLines;
+    static constexpr size_t bytes = kLine * (kScaleLines + kCodeLines);
+    static_assert(header_bytes + bytes == size_t(kGroupRows) * sizeof(Block));
 };
+
+template <class Block> struct PackedBlock;
+template <> struct PackedBlock<BlockQ4_0> : PackedLines<BlockQ4_0, 0, 4> {};
+template <> struct PackedBlock<BlockQ4_1> : PackedLines<BlockQ4_1, 0, 4> {};
+template <> struct PackedBlock<BlockQ5_0> : PackedLines<BlockQ5_0, 0, 5> {};
+template <> struct PackedBlock<BlockQ5_1> : PackedLines<BlockQ5_1, 0, 5> {};
+template <> struct PackedBlock<BlockQ8_0> : PackedLines<BlockQ8_0, 0, 8> {};
+template <> struct PackedBlock<BlockQ2_K> : PackedLines<BlockQ2_K, 4, 16> {};
+template <> struct PackedBlock<BlockQ3_K> : PackedLines<BlockQ3_K, 3, 24> {};
+template <> struct PackedBlock<BlockQ4_K> : PackedLines<BlockQ4_K, 3, 32> {};
+template <> struct PackedBlock<BlockQ5_K> : PackedLines<BlockQ5_K, 3, 40> {};
+template <> struct PackedBlock<BlockQ6_K> : PackedLines<BlockQ6_K, 4, 48> {};
+
+// Bytes of the headers of a group of `blocks` blocks: where its lines begin.
+template <class Block>
+constexpr size_t packed_header(int64_t blocks) {
+    return (size_t(blocks) * PackedBlock<Block>::header_bytes + kLine - 1) / kLine * kLine;
+}
+
+template <class Block>
+constexpr size_t packed_group_bytes(int64_t blocks) {
+    return packed_header<Block>(blocks) + size_t(blocks) * PackedBlock<Block>::bytes;
+}
 
 // Packs w whatever the instruction set; false if there is no packed layout for its type.
 bool pack_rows(Matrix& w, PackedMemory& memory);

@@ -1,6 +1,12 @@
-// Kernels for the packed layout (packed.h): lanes are rows, four columns of each at a time.
+// Kernels for the packed layout (packed.h): lanes are rows, four columns of each at a time, a panel of tokens together.
+//
+// Each format unpacks the words of one unit of 32 or 16 columns and hands them, in order, to a function; the rest is the
+// same for all: multiply, sum up, scale, and add to y as scalar.h says.
 #pragma once
-#include "matmul/formats.h"
+#include <algorithm>
+#include <utility>
+
+#include "matmul/activations.h"
 #include "matmul/packed.h"
 #include "matmul/tiles.h"
 
@@ -8,148 +14,351 @@ namespace selfee {
 namespace {
 
 constexpr size_t kAhead = 4096;  // bytes: what a core reads while one access to memory is under way, and some more
+constexpr int kParts = int(kGroupRows) / kLanes;  // registers for a group of rows
 
-// sums[t] += four columns of all rows * four codes of token t.
-template <Codes kind, int T>
-SELFEE_INLINE void add_columns(Ints codes, const int8_t* x, int64_t stride, Ints* sums) {
-    const Weights w = weights<kind>(codes);
-    for (int t = 0; t < T; ++t) sums[t] = add_product<kind>(sums[t], w, token_pattern<1>(x + t * stride));
+#define SELFEE_LAMBDA __attribute__((always_inline))
+
+// f(0), f(1), .. f(count - 1), where f takes the number as a type, so that it can be used in constants.
+template <int count, class F>
+SELFEE_INLINE void repeat(F f) {
+    [&]<int... i>(std::integer_sequence<int, i...>) SELFEE_LAMBDA { (f(std::integral_constant<int, i>()), ...); }(std::make_integer_sequence<int, count>());
 }
 
-// Bit c of every byte of `high`, moved to bit 4.
-template <int c>
-SELFEE_INLINE Ints fifth_bits(Ints high) {
-    return and_(c < 4 ? left_16<(c < 4 ? 4 - c : 0)>(high) : right_16<(c < 4 ? 0 : c - 4)>(high), fill_8(16));
-}
-
-template <class Block, Codes kind, int T, int i>
-SELFEE_INLINE void add_nibbles(const BlockPointers& block, Ints high, const int8_t* x, int64_t stride, Ints* sums) {
-    using Packed = PackedBlock<Block>;
-    const Ints both = rows_32(block, Packed::codes_at + 32 * i);
-    Ints first = and_(both, fill_8(15)), second = and_(right_16<4>(both), fill_8(15));
-    if constexpr (Packed::has_high) {
-        first = or_(first, fifth_bits<i>(high));
-        second = or_(second, fifth_bits<i + 4>(high));
+// Units: lines -> words. use(c, codes) gets word c as a number in a type.
+struct Nibbles {
+    static constexpr Codes kind = Codes::U4;
+    static constexpr int words = 8;
+    static constexpr size_t lines = 4;
+    template <class Use>
+    SELFEE_INLINE void each_word(const uint8_t* p, Use use) {
+        const Ints low = fill_8(15);
+        repeat<4>([&](auto i) SELFEE_LAMBDA {
+            const Ints both = line(p + kLine * i);
+            use(std::integral_constant<int, i>(), and_(both, low));
+            use(std::integral_constant<int, i + 4>(), and_(right_16<4>(both), low));
+        });
     }
-    add_columns<kind, T>(first, x + 4 * i, stride, sums);
-    add_columns<kind, T>(second, x + 16 + 4 * i, stride, sums);
+};
+
+struct Fives {
+    static constexpr Codes kind = Codes::U5;
+    static constexpr int words = 8;
+    static constexpr size_t lines = 5;
+    template <int c>
+    SELFEE_INLINE Ints fifth(Ints high) {
+        return c < 4 ? left_16<(c < 4 ? 4 - c : 0)>(high) : c == 4 ? high : right_16<(c < 5 ? 0 : c - 4)>(high);
+    }
+    template <class Use>
+    SELFEE_INLINE void each_word(const uint8_t* p, Use use) {
+        const Ints low = fill_8(15), bit = fill_8(16), high = line(p);
+        repeat<4>([&](auto i) SELFEE_LAMBDA {
+            const Ints both = line(p + kLine * (i + 1));
+            use(std::integral_constant<int, i>(), or_and(and_(both, low), fifth<i>(high), bit));
+            use(std::integral_constant<int, i + 4>(), or_and(and_(right_16<4>(both), low), fifth<i + 4>(high), bit));
+        });
+    }
+};
+
+struct Bytes {
+    static constexpr Codes kind = Codes::S8;
+    static constexpr int words = 8;
+    static constexpr size_t lines = 8;
+    template <class Use>
+    SELFEE_INLINE void each_word(const uint8_t* p, Use use) {
+        repeat<8>([&](auto c) SELFEE_LAMBDA { use(c, line(p + kLine * c)); });
+    }
+};
+
+// Sixteen values of 6 bits from three lines: codes as well as scales.
+template <class Use>
+SELFEE_INLINE void each_six(const uint8_t* p, Use use) {
+    const Ints six = fill_8(0x3f), a = line(p), b = line(p + kLine), c = line(p + 2 * kLine);
+    use(std::integral_constant<int, 0>(), and_(a, six));
+    use(std::integral_constant<int, 1>(), and_(b, six));
+    use(std::integral_constant<int, 2>(), and_(c, six));
+    const Ints low = and_(right_16<6>(a), fill_8(3));
+    use(std::integral_constant<int, 3>(), or_and(or_and(low, right_16<4>(b), fill_8(0x0c)), right_16<2>(c), fill_8(0x30)));
 }
 
-// Integer sums of 32 columns, 32-bit lanes.
-template <class Block, Codes kind, int T>
-SELFEE_INLINE void block_sums(const BlockPointers& block, const int8_t* x, int64_t stride, Ints* sums) {
-    using Packed = PackedBlock<Block>;
-    for (int t = 0; t < T; ++t) sums[t] = zero();
-    if constexpr (kind == Codes::S8) {
-        for (int c = 0; c < 8; ++c)
-            add_columns<kind, T>(rows_32(block, Packed::codes_at + size_t(32 * c)), x + 4 * c, stride, sums);
-        return;
+struct Sixes {
+    static constexpr Codes kind = Codes::U6;
+    static constexpr int words = 4;
+    static constexpr size_t lines = 3;
+    template <class Use>
+    SELFEE_INLINE void each_word(const uint8_t* p, Use use) { each_six(p, use); }
+};
+
+struct Threes {
+    static constexpr Codes kind = Codes::U3;
+    static constexpr int words = 8;
+    static constexpr size_t lines = 3;
+    template <class Use>
+    SELFEE_INLINE void each_word(const uint8_t* p, Use use) {
+        const Ints low = fill_8(7), two = fill_8(3), top = fill_8(4);
+        const Ints a = line(p), b = line(p + kLine), c = line(p + 2 * kLine);
+        use(std::integral_constant<int, 0>(), and_(a, low));
+        use(std::integral_constant<int, 1>(), and_(right_16<3>(a), low));
+        use(std::integral_constant<int, 2>(), and_(b, low));
+        use(std::integral_constant<int, 3>(), and_(right_16<3>(b), low));
+        use(std::integral_constant<int, 4>(), and_(c, low));
+        use(std::integral_constant<int, 5>(), and_(right_16<3>(c), low));
+        use(std::integral_constant<int, 6>(), or_and(and_(right_16<6>(a), two), right_16<4>(b), top));
+        use(std::integral_constant<int, 7>(), or_and(and_(right_16<6>(c), two), right_16<5>(b), top));
     }
-    Ints high = zero(), early[T];
-    if constexpr (Packed::has_high) high = rows_32(block, Packed::high_at);
-    add_nibbles<Block, kind, T, 0>(block, high, x, stride, sums);
-    add_nibbles<Block, kind, T, 1>(block, high, x, stride, sums);
-    if constexpr (kFoldsEarly<kind>)
+};
+
+struct Twos {
+    static constexpr Codes kind = Codes::U2;
+    static constexpr int words = 4;
+    static constexpr size_t lines = 1;
+    template <class Use>
+    SELFEE_INLINE void each_word(const uint8_t* p, Use use) {
+        const Ints two = fill_8(3), all = line(p);
+        use(std::integral_constant<int, 0>(), and_(all, two));
+        use(std::integral_constant<int, 1>(), and_(right_16<2>(all), two));
+        use(std::integral_constant<int, 2>(), and_(right_16<4>(all), two));
+        use(std::integral_constant<int, 3>(), and_(right_16<6>(all), two));
+    }
+};
+
+// The activations of one panel of T tokens.
+template <int T>
+struct Panel {
+    const ActivationView& a;
+    int64_t first;
+    SELFEE_INLINE_MEMBER const int8_t* codes() const { return a.codes + first * a.cols; }
+    SELFEE_INLINE_MEMBER const float* scales(int64_t block) const { return a.scales + block * a.n + first; }
+};
+
+// 32-value types.  shift: how far left -8 * the sum of the activations' codes must go to be minus offset times it.
+template <class B, class Unit, int kShift>
+struct Packed32 {
+    using Block = B;
+    static constexpr int values = 32;
+    static constexpr Codes kind = Unit::kind;
+    static constexpr bool has_offset = kShift >= 0 && (kind != Codes::S8 || kSignedBias != 0);
+
+    template <int T>
+    SELFEE_INLINE void block(const uint8_t* header, const uint8_t* lines, const Panel<T>& x, int64_t b, Floats* y) {
+        const ActivationView& a = x.a;
+        const int64_t at = b * a.n + x.first;
+        const int8_t* codes = x.codes() + 32 * T * b;
+        GroupSum<kind> sums[T];
         for (int t = 0; t < T; ++t) {
-            early[t] = finished<kind>(sums[t]);
-            sums[t] = zero();
+            if constexpr (has_offset && kStartsAnywhere)
+                sums[t].start(left_32<kShift>(every_32(a.isums + at + t)));
+            else
+                sums[t].start(zero());
         }
-    add_nibbles<Block, kind, T, 2>(block, high, x, stride, sums);
-    add_nibbles<Block, kind, T, 3>(block, high, x, stride, sums);
-    for (int t = 0; t < T; ++t) {
-        sums[t] = finished<kind>(sums[t]);
-        if constexpr (kFoldsEarly<kind>) sums[t] = add_32(sums[t], early[t]);
-    }
-}
-
-// One register of rows, T tokens.
-template <class Block, Codes kind, int offset, int T>
-static void packed_tile(const uint8_t* const* groups, const ActivationView& a, int64_t t0, Floats* y) {
-    using Packed = PackedBlock<Block>;
-    for (int t = 0; t < T; ++t) y[t] = no_floats();
-    for (int64_t b = 0; b < a.cols / 32; ++b) {
-        BlockPointers block;
-        for (int h = 0; h < kHalves; ++h) block[h] = groups[h] + size_t(b) * Packed::bytes;
-        for (int h = 0; h < kHalves; ++h) prefetch(block[h], kAhead, Packed::bytes);
-        Ints sums[T];
-        block_sums<Block, kind, T>(block, a.codes + t0 * a.cols + 32 * b, a.cols, sums);
-        const Floats d = from_halves([&](int h) { return load_128(block[h]); });
+        Unit::each_word(lines, [&](auto c, Ints word) SELFEE_LAMBDA {
+            for (int t = 0; t < T; ++t) sums[t].add(word, every_32(codes + 4 * (c * T + t)), c == Unit::words - 1);
+        });
+        const Floats d = halves(header);
         Floats minimum = no_floats();
-        if constexpr (Packed::has_minimum) minimum = from_halves([&](int h) { return load_128(block[h] + Packed::minimum_at); });
+        if constexpr (PackedBlock<Block>::has_minimum) minimum = halves(header + 2 * kGroupRows);
         for (int t = 0; t < T; ++t) {
-            const int64_t at = b * a.n + t0 + t;
-            if constexpr (offset != 0) sums[t] = sub_32(sums[t], left_32<__builtin_ctz(offset)>(token_pattern<1>(a.isums + at)));
-            Floats term = mul(mul(d, as_floats(token_pattern<1>(a.scales + at))), to_floats(sums[t]));
-            if constexpr (Packed::has_minimum) term = add(term, mul(minimum, as_floats(token_pattern<1>(a.fsums + at))));
+            Ints sum = sums[t].total();
+            if constexpr (has_offset && !kStartsAnywhere) sum = add_32(sum, left_32<kShift>(every_32(a.isums + at + t)));
+            Floats term = mul(mul(d, as_floats(every_32(a.scales + at + t))), to_floats(sum));
+            if constexpr (PackedBlock<Block>::has_minimum) term = add(term, mul(minimum, as_floats(every_32(a.fsums + at + t))));
             y[t] = add(y[t], term);
         }
     }
+};
+
+// K-quants.  How each keeps its scales: words of four bytes a row, ready for spread_byte.
+struct ScalesQ2 {
+    static constexpr bool is_signed = false;
+    static constexpr int pairs = int(kPairs16), pairs_at = 0;  // of minima, against which sums
+    Ints words[4];
+    SELFEE_INLINE_MEMBER explicit ScalesQ2(const uint8_t* p) {
+        for (int i = 0; i < 4; ++i) words[i] = line(p + kLine * size_t(i));
+    }
+    template <int j>
+    SELFEE_INLINE_MEMBER Ints scale() const {  // of each four, the order is 0 2 1 3
+        constexpr int byte = j % 4 == 1 ? 2 : j % 4 == 2 ? 1 : j % 4;
+        return spread_byte<byte, false>(and_(words[j / 4], fill_8(15)));
+    }
+    template <int i>
+    SELFEE_INLINE_MEMBER Ints minima() const {
+        return and_(right_32<i % 2 == 0 ? 4 : 12>(words[i / 2]), fill_32(0x000f000f));
+    }
+};
+
+struct ScalesQ45 {
+    static constexpr bool is_signed = false;
+    static constexpr int pairs = int(kPairs - kPairs16), pairs_at = int(kPairs16);
+    Ints words[4];
+    SELFEE_INLINE_MEMBER explicit ScalesQ45(const uint8_t* p) {
+        each_six(p, [&](auto i, Ints word) SELFEE_LAMBDA { words[i] = word; });
+    }
+    template <int j>
+    SELFEE_INLINE_MEMBER Ints scale() const { return spread_byte<j % 4, false>(words[j / 4]); }
+    template <int i>
+    SELFEE_INLINE_MEMBER Ints minima() const {
+        return and_(i % 2 == 0 ? words[2 + i / 2] : right_32<8>(words[2 + i / 2]), fill_32(0x00ff00ff));
+    }
+};
+
+struct ScalesQ3 {
+    static constexpr bool is_signed = true;
+    static constexpr int pairs = 0, pairs_at = 0;
+    Ints words[4];
+    SELFEE_INLINE_MEMBER explicit ScalesQ3(const uint8_t* p) {
+        each_six(p, [&](auto i, Ints word) SELFEE_LAMBDA { words[i] = sub_8(word, fill_8(32)); });
+    }
+    template <int j>
+    SELFEE_INLINE_MEMBER Ints scale() const { return spread_byte<j % 4, true>(words[j / 4]); }
+};
+
+struct ScalesQ6 {
+    static constexpr bool is_signed = true;
+    static constexpr int pairs = 0, pairs_at = 0;
+    Ints words[4];
+    SELFEE_INLINE_MEMBER explicit ScalesQ6(const uint8_t* p) {
+        for (int i = 0; i < 4; ++i) words[i] = line(p + kLine * size_t(i));
+    }
+    template <int j>
+    SELFEE_INLINE_MEMBER Ints scale() const { return spread_byte<j % 4, true>(words[j / 4]); }
+};
+
+// kColumns share a scale.  kShift: how far left -4 * the sum of codes must go to be minus offset times it; -1: no offset.
+template <class B, class Unit, class Scales, int kColumns, int kShift>
+struct Packed256 {
+    using Block = B;
+    static constexpr int values = 256;
+    static constexpr Codes kind = Unit::kind;
+    static constexpr bool has_offset = kShift >= 0, has_minimum = PackedBlock<Block>::has_minimum;
+    static constexpr int columns = 4 * Unit::words, units = 256 / columns;
+    static constexpr int group_words = kColumns / 4;  // words that share a scale
+
+    template <int T>
+    SELFEE_INLINE void block(const uint8_t* header, const uint8_t* lines, const Panel<T>& x, int64_t b, Floats* y) {
+        const ActivationView& a = x.a;
+        const int8_t* codes = x.codes() + 256 * T * b;
+        const int32_t* starts = a.isums + b * kSums16 * a.n + x.first;
+        const Scales scales(lines);
+        const uint8_t* unit_lines = lines + kLine * PackedBlock<Block>::scale_lines;
+        Ints isum[T];
+        for (int t = 0; t < T; ++t) isum[t] = zero();
+        repeat<units>([&](auto u) SELFEE_LAMBDA {
+            GroupSum<kind> sums[T];
+            Unit::each_word(unit_lines + kLine * Unit::lines * u, [&](auto c, Ints word) SELFEE_LAMBDA {
+                constexpr int group = (u * Unit::words + c) / group_words;
+                constexpr bool first = c % group_words == 0, last = c % group_words == group_words - 1;
+                if constexpr (first)
+                    for (int t = 0; t < T; ++t) {
+                        if constexpr (has_offset)
+                            sums[t].start(left_32<(kShift > 0 ? kShift : 0)>(every_32(starts + group * a.n + t)));
+                        else
+                            sums[t].start(zero());
+                    }
+                for (int t = 0; t < T; ++t) sums[t].add(word, every_32(codes + 4 * ((u * Unit::words + c) * T + t)), last);
+                if constexpr (last) {
+                    const Ints scale = scales.template scale<group>();
+                    for (int t = 0; t < T; ++t) isum[t] = sums[t].plus_scaled(isum[t], scale);
+                }
+            });
+        });
+        if constexpr (has_offset && !kStartsAnywhere)
+            repeat<kSums16>([&](auto j) SELFEE_LAMBDA {
+                const Ints scale = scales.template scale<j>();
+                for (int t = 0; t < T; ++t)
+                    isum[t] = add_32(isum[t], multiply_32(left_32<(kShift > 0 ? kShift : 0)>(every_32(starts + j * a.n + t)), scale));
+            });
+        const Floats d = halves(header);
+        if constexpr (has_minimum) {
+            const Floats dmin = halves(header + 2 * kGroupRows);
+            const int32_t* pairs = a.pairs + (b * kPairs + Scales::pairs_at) * a.n + x.first;
+            Ints msum[T];
+            for (int t = 0; t < T; ++t) msum[t] = zero();
+            repeat<Scales::pairs>([&](auto i) SELFEE_LAMBDA {
+                const Ints minima = scales.template minima<i>();
+                for (int t = 0; t < T; ++t) msum[t] = add_pairs(msum[t], minima, every_32(pairs + i * a.n + t));
+            });
+            for (int t = 0; t < T; ++t) {
+                const Floats d_x = as_floats(every_32(x.scales(b) + t));
+                y[t] = add(y[t], sub(mul(mul(d, d_x), to_floats(isum[t])), mul(mul(dmin, d_x), to_floats(msum[t]))));
+            }
+        } else {
+            for (int t = 0; t < T; ++t)
+                y[t] = add(y[t], mul(mul(d, as_floats(every_32(x.scales(b) + t))), to_floats(isum[t])));
+        }
+    }
+};
+
+// One register of rows, one panel of T tokens. `part` is the register's number within its group.
+template <class Format, int T>
+static void packed_tile(const uint8_t* group, const ActivationView& a, int64_t first, int part, Floats* y) {
+    using Packed = PackedBlock<typename Format::Block>;
+    const int64_t blocks = a.cols / Format::values;
+    const uint8_t* header = group + 2 * kLanes * part;
+    const uint8_t* lines = group + packed_header<typename Format::Block>(blocks) + 4 * kLanes * part;
+    const Panel<T> panel{a, first};
+    Floats sums[T];
+    for (int t = 0; t < T; ++t) sums[t] = no_floats();
+    for (int64_t b = 0; b < blocks; ++b, header += Packed::header_bytes, lines += Packed::bytes) {
+        if (T == 1) prefetch(lines, kAhead, Packed::bytes);
+        Format::template block<T>(header, lines, panel, b, sums);
+    }
+    for (int t = 0; t < T; ++t) y[t] = sums[t];
 }
 
-template <class Block, Codes kind, int offset, int T>
-static void packed_rows(const Matrix& w, const ActivationView& a, int64_t row, int64_t row_end, int64_t t0, float* y, int64_t y_stride) {
-    const auto* packed = static_cast<const uint8_t*>(w.packed.get());
-    const uint8_t* groups[kHalves];
-    for (int h = 0; h < kHalves; ++h) groups[h] = packed + size_t(std::min(row + 8 * h, row_end - 1) / 8) * 8 * w.row_bytes;
-    Floats results[T];
-    packed_tile<Block, kind, offset, T>(groups, a, t0, results);
-    for (int t = 0; t < T; ++t) {
-        float* to = y + (t0 + t) * y_stride + row;
-        if (row + kRowTile <= row_end) {
-            store(to, results[t]);
-            continue;
+template <class Format, int T>
+static void packed_rows(const Matrix& w, const ActivationView& a, int64_t row, int64_t row_end, int64_t first, float* y, int64_t y_stride) {
+    const size_t bytes = packed_group_bytes<typename Format::Block>(w.cols / Format::values);
+    const uint8_t* group = static_cast<const uint8_t*>(w.packed.get()) + size_t(row / kGroupRows) * bytes;
+    for (int part = 0; part < kParts && row + part * kLanes < row_end; ++part) {
+        Floats results[T];
+        packed_tile<Format, T>(group, a, first, part, results);
+        const int64_t rows = std::min<int64_t>(kLanes, row_end - row - part * kLanes);
+        for (int t = 0; t < T; ++t) {
+            float* to = y + (first + t) * y_stride + row + part * kLanes;
+            if (rows == kLanes) {
+                store(to, results[t]);
+                continue;
+            }
+            alignas(64) float lanes[kLanes];
+            store(lanes, results[t]);
+            std::copy(lanes, lanes + rows, to);
         }
-        alignas(64) float lanes[kLanes];
-        store(lanes, results[t]);
-        std::copy(lanes, lanes + (row_end - row), to);
     }
 }
 
-template <class Block, Codes kind, int offset>
-static void multiply_packed(const Matrix& w, const ActivationView& a, int64_t row_begin, int64_t row_end, float* y, int64_t y_stride) {
-    const int64_t pass = std::max<int64_t>(8, kTokenBytes / a.cols / 8 * 8);
+using PackedRows = void (*)(const Matrix& w, const ActivationView& a, int64_t row, int64_t row_end, int64_t first, float* y, int64_t y_stride);
+
+// The kernels of one format for panels of 1, 2, .. tokens.
+template <class Format, class Widths = std::make_integer_sequence<int, kPanel>>
+struct ByWidth;
+template <class Format, int... before>
+struct ByWidth<Format, std::integer_sequence<int, before...>> {
+    static constexpr PackedRows rows[] = {packed_rows<Format, before + 1>...};
+};
+
+template <class Format>
+static void multiply_panels(const Matrix& w, const ActivationView& a, int64_t row_begin, int64_t row_end, float* y, int64_t y_stride) {
+    const int64_t pass = std::max<int64_t>(kPanel, kTokenBytes / a.cols / kPanel * kPanel);
     for (int64_t t_begin = 0; t_begin < a.n; t_begin += pass) {
         const int64_t t_end = std::min(a.n, t_begin + pass);
-        for (int64_t row = row_begin; row < row_end; row += kRowTile) {
-            int64_t t = t_begin;
-            for (; t_end - t >= 4; t += 4) packed_rows<Block, kind, offset, 4>(w, a, row, row_end, t, y, y_stride);
-            if (t_end - t >= 2) packed_rows<Block, kind, offset, 2>(w, a, row, row_end, t, y, y_stride), t += 2;
-            if (t_end - t >= 1) packed_rows<Block, kind, offset, 1>(w, a, row, row_end, t, y, y_stride);
-        }
+        for (int64_t row = row_begin; row < row_end; row += kGroupRows)
+            for (int64_t t = t_begin; t < t_end; t += kPanel)
+                ByWidth<Format>::rows[std::min<int64_t>(kPanel, t_end - t) - 1](w, a, row, row_end, t, y, y_stride);
     }
 }
 
-// False where w has no packed copy.
-static bool matmul_packed(const Matrix& w, const ActivationView& a, int64_t begin, int64_t end, float* y, int64_t y_stride) {
-    if (!w.packed) return false;
+static void multiply_packed(const Matrix& w, const ActivationView& a, int64_t begin, int64_t end, float* y, int64_t y_stride) {
+    const auto run = [&](auto format) { multiply_panels<decltype(format)>(w, a, begin, end, y, y_stride); };
     switch (w.type) {
-        case Type::Q4_0: multiply_packed<BlockQ4_0, Codes::U4, 8>(w, a, begin, end, y, y_stride); return true;
-        case Type::Q4_1: multiply_packed<BlockQ4_1, Codes::U4, 0>(w, a, begin, end, y, y_stride); return true;
-        case Type::Q5_0: multiply_packed<BlockQ5_0, Codes::U5, 16>(w, a, begin, end, y, y_stride); return true;
-        case Type::Q5_1: multiply_packed<BlockQ5_1, Codes::U5, 0>(w, a, begin, end, y, y_stride); return true;
-        case Type::Q8_0: multiply_packed<BlockQ8_0, Codes::S8, kSignedBias>(w, a, begin, end, y, y_stride); return true;
-        default: return false;
-    }
-}
-
-static void matmul(const Matrix& w, const Activations& activations, int64_t row_begin, int64_t row_end, float* y,
-                   int64_t y_stride) {
-    const ActivationView a = view(activations);
-    if (matmul_packed(w, a, row_begin, row_end, y, y_stride)) return;
-    switch (w.type) {
-        case Type::F16: return multiply_floats<FloatF16>(w, a, row_begin, row_end, y, y_stride);
-        case Type::BF16: return multiply_floats<FloatBF16>(w, a, row_begin, row_end, y, y_stride);
-        case Type::Q4_0: return multiply<FormatQ4_0>(w, a, row_begin, row_end, y, y_stride);
-        case Type::Q4_1: return multiply<FormatQ4_1>(w, a, row_begin, row_end, y, y_stride);
-        case Type::Q5_0: return multiply<FormatQ5_0>(w, a, row_begin, row_end, y, y_stride);
-        case Type::Q5_1: return multiply<FormatQ5_1>(w, a, row_begin, row_end, y, y_stride);
-        case Type::Q8_0: return multiply<FormatQ8_0>(w, a, row_begin, row_end, y, y_stride);
-        case Type::Q2_K: return multiply<FormatQ2_K>(w, a, row_begin, row_end, y, y_stride);
-        case Type::Q3_K: return multiply<FormatQ3_K>(w, a, row_begin, row_end, y, y_stride);
-        case Type::Q4_K: return multiply<FormatQ4_K>(w, a, row_begin, row_end, y, y_stride);
-        case Type::Q5_K: return multiply<FormatQ5_K>(w, a, row_begin, row_end, y, y_stride);
-        case Type::Q6_K: return multiply<FormatQ6_K>(w, a, row_begin, row_end, y, y_stride);
-        default: return multiply_floats<FloatF32>(w, a, row_begin, row_end, y, y_stride);
+        case Type::Q4_0: return run(Packed32<BlockQ4_0, Nibbles, 0>{});
+        case Type::Q4_1: return run(Packed32<BlockQ4_1, Nibbles, -1>{});
+        case Type::Q5_0: return run(Packed32<BlockQ5_0, Fives, 1>{});
+        case Type::Q5_1: return run(Packed32<BlockQ5_1, Fives, -1>{});
+        case Type::Q8_0: return run(Packed32<BlockQ8_0, Bytes, 4>{});
+        case Type::Q2_K: return run(Packed256<BlockQ2_K, Twos, ScalesQ2, 16, -1>{});
+        case Type::Q3_K: return run(Packed256<BlockQ3_K, Threes, ScalesQ3, 16, 0>{});
+        case Type::Q4_K: return run(Packed256<BlockQ4_K, Nibbles, ScalesQ45, 32, -1>{});
+        case Type::Q5_K: return run(Packed256<BlockQ5_K, Fives, ScalesQ45, 32, -1>{});
+        default: return run(Packed256<BlockQ6_K, Sixes, ScalesQ6, 16, 3>{});
     }
 }
 

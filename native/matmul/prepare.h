@@ -58,26 +58,65 @@ static inline int32_t quantise_codes(const float* __restrict x, int count, float
     return sum;
 }
 
+// Where the codes of one token go, four at a time.
+struct CodePlace {
+    uint8_t* first;
+    size_t step;
+    void put(const int8_t* codes, int count) const {
+        if (step == 4)
+            std::memcpy(first, codes, size_t(count));
+        else
+            for (int c = 0; c < count; c += 4) std::memcpy(first + size_t(c / 4) * step, codes + c, 4);
+    }
+    CodePlace after(int64_t columns) const { return {first + size_t(columns / 4) * step, step}; }
+};
+
+static inline CodePlace code_place(Activations& a, int64_t t) {
+    if (a.panel == 0) return {a.data() + t * a.cols, 4};
+    const int64_t first = t / a.panel * a.panel, width = a.n - first < a.panel ? a.n - first : a.panel;
+    return {a.data() + first * a.cols + 4 * (t - first), size_t(4 * width)};
+}
+
+// Sums of the codes of 256 columns, as activations.h lays them out.
+static inline void put_sums_256(Activations& a, const int32_t* sums, int64_t t, int64_t b) {
+    uint8_t* base = a.data();
+    if (a.panel == 0) {
+        auto* to = reinterpret_cast<int16_t*>(base + a.sums_at) + t * (a.cols / 16) + kSums16 * b;
+        for (int j = 0; j < kSums16; ++j) to[j] = int16_t(sums[j]);
+        return;
+    }
+    const auto pair = [](int32_t low, int32_t high) { return int32_t(uint32_t(low) & 0xffffu) | high << 16; };
+    auto* to = reinterpret_cast<int32_t*>(base + a.sums_at) + b * kSums16 * a.n + t;
+    for (int j = 0; j < kSums16; ++j) to[j * a.n] = -4 * sums[j];
+    auto* pairs = reinterpret_cast<int32_t*>(base + a.pairs_at) + b * kPairs * a.n + t;
+    for (int j = 0; j < kPairs16; ++j) pairs[j * a.n] = pair(sums[2 * j], sums[2 * j + 1]);
+    for (int j = 0; j < kPairs - kPairs16; ++j)
+        pairs[(kPairs16 + j) * a.n] = pair(sums[4 * j] + sums[4 * j + 1], sums[4 * j + 2] + sums[4 * j + 3]);
+}
+
 static inline void prepare_token(Activations& a, const float* x, int64_t t) {
     uint8_t* base = a.data();
-    auto* codes = reinterpret_cast<int8_t*>(base) + t * a.cols;
     auto* scales = reinterpret_cast<float*>(base + a.scales_at);
+    const CodePlace place = code_place(a, t);
     const int64_t width = activation_block(a.kind);
-    for (int64_t b = 0; b < a.cols / width; ++b, x += width, codes += width) {
+    int8_t codes[256];
+    for (int64_t b = 0; b < a.cols / width; ++b, x += width) {
         const uint32_t magnitude = largest_magnitude(x, int(width));
         if (a.kind == ActivationKind::Q8_K) {
             const BlockScale scale = block_scale_256(x, magnitude);
-            auto* bsums = reinterpret_cast<int16_t*>(base + a.sums_at) + t * (a.cols / 16) + 16 * b;
-            for (int j = 0; j < 16; ++j)
-                bsums[j] = int16_t(quantise_codes(x + 16 * j, 16, scale.inverse, codes + 16 * j));
+            int32_t sums[kSums16];
+            for (int j = 0; j < kSums16; ++j) sums[j] = quantise_codes(x + 16 * j, 16, scale.inverse, codes + 16 * j);
+            place.after(b * width).put(codes, 256);
+            put_sums_256(a, sums, t, b);
             scales[b * a.n + t] = scale.stored_d;
             continue;
         }
         const BlockScale scale = block_scale_32(magnitude);
         const int32_t sum = quantise_codes(x, 32, scale.inverse, codes);
+        place.after(b * width).put(codes, 32);
         scales[b * a.n + t] = scale.stored_d;
         if (a.kind == ActivationKind::Q8_0)
-            reinterpret_cast<int32_t*>(base + a.sums_at)[b * a.n + t] = sum;
+            reinterpret_cast<int32_t*>(base + a.sums_at)[b * a.n + t] = a.panel == 0 ? sum : -8 * sum;
         else
             reinterpret_cast<float*>(base + a.sums_at)[b * a.n + t] = half_to_float(float_to_half(scale.d * float(sum)));
     }

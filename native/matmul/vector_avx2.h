@@ -5,7 +5,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "blocks.h"
+
 #define SELFEE_INLINE static inline __attribute__((always_inline))
+#define SELFEE_INLINE_MEMBER inline __attribute__((always_inline))
 
 namespace selfee {
 namespace {
@@ -39,6 +42,7 @@ SELFEE_INLINE Ints left_32(Ints a) { return _mm256_slli_epi32(a, N); }
 // Shifts the upper 16 of every 32 bytes right by four bits; the lower 16 stay.
 SELFEE_INLINE Ints upper_nibbles(Ints a) { return _mm256_srlv_epi32(a, _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4)); }
 SELFEE_INLINE Ints shuffle_8(Ints a, Ints index) { return _mm256_shuffle_epi8(a, index); }
+SELFEE_INLINE Ints multiply_32(Ints a, Ints b) { return _mm256_mullo_epi32(a, b); }
 SELFEE_INLINE Ints multiply_pairs_16(Ints a, Ints b) { return _mm256_madd_epi16(a, b); }
 
 // sum + scale * (codes . x), 32-bit lanes; codes unsigned, at most 63, so that pairs fit into 16 bits.
@@ -58,7 +62,7 @@ template <class F>
 SELFEE_INLINE Floats from_halves(F f) { return _mm256_cvtph_ps(f(0)); }
 
 // Which codes a product meets: unsigned of at most 15 or 31, or signed bytes above -128 in x only.
-enum class Codes { U4, U5, S8 };
+enum class Codes { U2, U3, U4, U5, U6, S8 };
 
 struct Weights {
     Ints magnitude, sign;
@@ -76,17 +80,63 @@ SELFEE_INLINE Ints product(Weights w, Ints x) {
     return _mm256_madd_epi16(_mm256_maddubs_epi16(w.magnitude, _mm256_sign_epi8(x, w.sign)), _mm256_set1_epi16(1));
 }
 
-// For the packed layout: sum + products of four bytes a lane, 32 bits wide after finished().
+// Words of the packed layout (packed_tiles.h): a lane is a row, sixteen rows are two registers.
+constexpr int kPanel = 4;              // tokens computed together: more sums do not fit into sixteen registers
+constexpr bool kStartsAnywhere = false;  // sums begin at 0: they are 16 bits wide
+SELFEE_INLINE Ints line(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+SELFEE_INLINE Ints every_32(const void* p) { return _mm256_set1_epi32(int32_t(load_u32(static_cast<const uint8_t*>(p)))); }
+SELFEE_INLINE Floats halves(const void* p) { return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p))); }
+SELFEE_INLINE Ints or_and(Ints a, Ints b, Ints mask) { return _mm256_or_si256(a, _mm256_and_si256(b, mask)); }
+SELFEE_INLINE Ints sub_8(Ints a, Ints b) { return _mm256_sub_epi8(a, b); }
+SELFEE_INLINE Ints fill_32(int32_t value) { return _mm256_set1_epi32(value); }
+template <int N>
+SELFEE_INLINE Ints right_32(Ints a) { return _mm256_srli_epi32(a, N); }
+
+// How many words of four codes can be added up in 16 bits: a lane of a word is at most 2 * largest code * 128.
 template <Codes kind>
-SELFEE_INLINE Ints add_product(Ints sum, Weights w, Ints x) {
-    if constexpr (kind != Codes::S8) return _mm256_add_epi16(sum, _mm256_maddubs_epi16(w.magnitude, x));
-    return _mm256_add_epi32(sum, product<kind>(w, x));
+constexpr int kNarrowWords = kind == Codes::U6 ? 2 : kind == Codes::U5 ? 4 : 8;
+
+// What is summed up of one group of columns; x has four codes a lane. Every word but the last says whether another of
+// the same width may follow: `last` is true for the last of the group.
+template <Codes kind>
+struct GroupSum {
+    Ints sum, narrow;
+    int words;
+    SELFEE_INLINE_MEMBER void start(Ints) {
+        sum = narrow = _mm256_setzero_si256();
+        words = 0;
+    }
+    SELFEE_INLINE_MEMBER void add(Ints codes, Ints x, bool last) {
+        if constexpr (kind == Codes::S8) {
+            const Ints w = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
+            sum = _mm256_add_epi32(sum, product<kind>(weights<kind>(w), x));
+            return;
+        }
+        const Ints both = _mm256_maddubs_epi16(codes, x);
+        narrow = words == 0 ? both : _mm256_add_epi16(narrow, both);
+        if (++words < kNarrowWords<kind> || last) return;
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(narrow, _mm256_set1_epi16(1)));
+        words = 0;
+    }
+    SELFEE_INLINE_MEMBER Ints total() const {
+        if (words == 0) return sum;
+        return _mm256_add_epi32(sum, _mm256_madd_epi16(narrow, _mm256_set1_epi16(1)));
+    }
+    SELFEE_INLINE_MEMBER Ints plus_scaled(Ints to, Ints scale) const {
+        return _mm256_add_epi32(to, _mm256_mullo_epi32(total(), scale));
+    }
+};
+
+// Byte j of every lane as the scale that plus_scaled() wants.
+template <int j, bool is_signed>
+SELFEE_INLINE Ints spread_byte(Ints bytes) {
+    if constexpr (is_signed) return _mm256_srai_epi32(j == 3 ? bytes : _mm256_slli_epi32(bytes, 24 - 8 * j), 24);
+    const Ints moved = j == 0 ? bytes : _mm256_srli_epi32(bytes, 8 * j);
+    return j == 3 ? moved : _mm256_and_si256(moved, _mm256_set1_epi32(255));
 }
-template <Codes kind>
-SELFEE_INLINE Ints finished(Ints sum) { return kind == Codes::S8 ? sum : _mm256_madd_epi16(sum, _mm256_set1_epi16(1)); }
-// Eight products of 5-bit codes do not fit into 16 bits, four do.
-template <Codes kind>
-constexpr bool kFoldsEarly = kind == Codes::U5;
+
+// sum + products of 16-bit pairs.
+SELFEE_INLINE Ints add_pairs(Ints sum, Ints a, Ints b) { return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)); }
 
 template <bool wide>
 SELFEE_INLINE Ints add_lanes(Ints a, Ints b) { return wide ? _mm256_add_epi32(a, b) : _mm256_add_epi16(a, b); }

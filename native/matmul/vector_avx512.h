@@ -10,7 +10,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "blocks.h"
+
 #define SELFEE_INLINE static inline __attribute__((always_inline))
+#define SELFEE_INLINE_MEMBER inline __attribute__((always_inline))
 
 namespace selfee {
 namespace {
@@ -48,6 +51,7 @@ SELFEE_INLINE Ints upper_nibbles(Ints a) {
     return _mm512_srlv_epi32(a, for_all_rows(_mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4)));
 }
 SELFEE_INLINE Ints shuffle_8(Ints a, Ints index) { return _mm512_shuffle_epi8(a, index); }
+SELFEE_INLINE Ints multiply_32(Ints a, Ints b) { return _mm512_mullo_epi32(a, b); }
 SELFEE_INLINE Ints multiply_pairs_16(Ints a, Ints b) { return _mm512_madd_epi16(a, b); }
 
 // sum + scale * (codes . x), 32-bit lanes; codes unsigned, at most 63, so that pairs fit into 16 bits.
@@ -66,7 +70,7 @@ SELFEE_INLINE void store(float* to, Floats a) { _mm512_storeu_ps(to, a); }
 template <class F>
 SELFEE_INLINE Floats from_halves(F f) { return _mm512_cvtph_ps(_mm256_set_m128i(f(1), f(0))); }
 
-enum class Codes { U4, U5, S8 };
+enum class Codes { U2, U3, U4, U5, U6, S8 };
 
 struct Weights {
     Ints unsigned_codes;
@@ -81,13 +85,39 @@ SELFEE_INLINE Weights weights(Ints codes) {
 template <Codes kind>
 SELFEE_INLINE Ints product(Weights w, Ints x) { return _mm512_dpbusd_epi32(zero(), w.unsigned_codes, x); }
 
-// For the packed layout: sum + products of four bytes a lane.
+// Words of the packed layout (packed_tiles.h): a lane is a row, sixteen rows are one register.
+constexpr int kPanel = 8;             // tokens computed together: their sums are 24 of 32 registers
+constexpr bool kStartsAnywhere = true;  // sums may begin with what unsigned codes are too large by
+SELFEE_INLINE Ints line(const void* p) { return _mm512_loadu_si512(p); }
+SELFEE_INLINE Ints every_32(const void* p) { return _mm512_set1_epi32(int32_t(load_u32(static_cast<const uint8_t*>(p)))); }
+SELFEE_INLINE Floats halves(const void* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p))); }
+// a | (b & mask), (a & mask) | (b & ~mask)
+SELFEE_INLINE Ints or_and(Ints a, Ints b, Ints mask) { return _mm512_ternarylogic_epi32(a, b, mask, 0xf8); }
+SELFEE_INLINE Ints sub_8(Ints a, Ints b) { return _mm512_sub_epi8(a, b); }
+SELFEE_INLINE Ints fill_32(int32_t value) { return _mm512_set1_epi32(value); }
+template <int N>
+SELFEE_INLINE Ints right_32(Ints a) { return _mm512_srli_epi32(a, N); }
+
+// What is summed up of one group of columns; x has four codes a lane.
 template <Codes kind>
-SELFEE_INLINE Ints add_product(Ints sum, Weights w, Ints x) { return _mm512_dpbusd_epi32(sum, w.unsigned_codes, x); }
-template <Codes kind>
-SELFEE_INLINE Ints finished(Ints sum) { return sum; }
-template <Codes kind>
-constexpr bool kFoldsEarly = false;
+struct GroupSum {
+    Ints sum;
+    SELFEE_INLINE_MEMBER void start(Ints value) { sum = value; }
+    SELFEE_INLINE_MEMBER void add(Ints codes, Ints x, bool) { sum = _mm512_dpbusd_epi32(sum, codes, x); }
+    SELFEE_INLINE_MEMBER Ints total() const { return sum; }
+    SELFEE_INLINE_MEMBER Ints plus_scaled(Ints to, Ints scale) const { return _mm512_add_epi32(to, _mm512_mullo_epi32(sum, scale)); }
+};
+
+// Byte j of every lane as the scale that plus_scaled() wants.
+template <int j, bool is_signed>
+SELFEE_INLINE Ints spread_byte(Ints bytes) {
+    if constexpr (is_signed) return _mm512_srai_epi32(j == 3 ? bytes : _mm512_slli_epi32(bytes, 24 - 8 * j), 24);
+    const Ints moved = j == 0 ? bytes : _mm512_srli_epi32(bytes, 8 * j);
+    return j == 3 ? moved : _mm512_and_si512(moved, _mm512_set1_epi32(255));
+}
+
+// sum + products of 16-bit pairs.
+SELFEE_INLINE Ints add_pairs(Ints sum, Ints a, Ints b) { return _mm512_dpwssd_epi32(sum, a, b); }
 
 // [a0 a1 | a2 a3 ..], [b0 b1 | b2 b3 ..] (64 bits each, | between 128-bit lanes) -> [a0+a1 b0+b1 | a2+a3 b2+b3 ..]
 SELFEE_INLINE Ints fold_64(Ints a, Ints b) {
