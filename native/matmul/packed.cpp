@@ -32,10 +32,16 @@ void pack_nibbles(Lane to, const uint8_t* codes) {
 
 // 32 codes of 5 bits -> five lines.
 void pack_fives(Lane to, const uint8_t* codes) {
-    uint8_t high[4] = {};
-    for (int v = 0; v < 32; ++v) high[v % 4] = uint8_t(high[v % 4] | (codes[v] >> 4) << (v / 4));
-    to.put(0, high);
-    pack_nibbles({to.place + kLine}, codes);
+    uint8_t words[20];
+    for (int j = 0; j < 4; ++j) {
+        const int five = codes[20 + j], six = codes[24 + j], seven = codes[28 + j];
+        words[j] = uint8_t(codes[j] | (five >> 2) << 5);
+        words[4 + j] = uint8_t(codes[4 + j] | (seven >> 1 & 1) << 5 | (five & 3) << 6);
+        words[8 + j] = uint8_t(codes[8 + j] | (six >> 2) << 5);
+        words[12 + j] = uint8_t(codes[12 + j] | (seven & 1) << 5 | (six & 3) << 6);
+        words[16 + j] = uint8_t(codes[16 + j] | (seven >> 2) << 5);
+    }
+    for (size_t line = 0; line < 5; ++line) to.put(line, words + 4 * line);
 }
 
 // Sixteen codes of 6 bits -> three lines.
@@ -85,11 +91,13 @@ void pack_lines(const BlockQ4_1& block, Lane to) {
 
 template <class Block>
 void pack_lines_q5(const Block& block, Lane to) {
-    const uint32_t bits = load_u32(block.qh);
-    uint8_t high[4] = {};
-    for (int v = 0; v < 32; ++v) high[v % 4] = uint8_t(high[v % 4] | (bits >> v & 1) << (v / 4));
-    to.put(0, high);
-    for (size_t line = 0; line < 4; ++line) to.put(1 + line, block.qs + 4 * line);
+    const uint32_t high = load_u32(block.qh);
+    uint8_t codes[32];
+    for (int v = 0; v < 16; ++v) {
+        codes[v] = uint8_t((block.qs[v] & 15) | (high >> v & 1) << 4);
+        codes[16 + v] = uint8_t(block.qs[v] >> 4 | (high >> (16 + v) & 1) << 4);
+    }
+    pack_fives(to, codes);
 }
 
 void pack_lines(const BlockQ5_0& block, Lane to) { pack_lines_q5(block, to); }

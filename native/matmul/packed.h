@@ -7,7 +7,8 @@
 // Row r owns bytes 4 r .. 4 r + 3 of a line.  A word is four codes of a row, one a byte: columns 4 c .. 4 c + 3 are word c.
 //
 //   4 bits   32 columns in four lines: line i has word i in the low nibbles and word i + 4 in the high ones.
-//   5 bits   a line in front, whose byte j has in bit c the fifth bit of column 4 c + j; then as 4 bits.
+//   5 bits   32 columns in five lines: words 0 to 4 below.  Above them: word 5 in lines 0 (three bits) and 1 (the two
+//            lowest, in bits 6 and 7), word 6 likewise in 2 and 3, word 7 in line 4, its bits 1 and 0 in bit 5 of 1 and 3.
 //   8 bits   32 columns in eight lines, 128 added, since vpdpbusd wants one side unsigned.
 //   6 bits   sixteen values in three lines: line i has word i below and two bits of word 3 above (bits 2 i and 2 i + 1).
 //   3 bits   32 columns in three lines: words 2 i and 2 i + 1 in the lower six bits; words 6 and 7 fill the upper two.

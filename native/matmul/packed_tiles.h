@@ -44,18 +44,21 @@ struct Fives {
     static constexpr Codes kind = Codes::U5;
     static constexpr int words = 8;
     static constexpr size_t lines = 5;
-    template <int c>
-    SELFEE_INLINE Ints fifth(Ints high) {
-        return c < 4 ? left_16<(c < 4 ? 4 - c : 0)>(high) : c == 4 ? high : right_16<(c < 5 ? 0 : c - 4)>(high);
-    }
     template <class Use>
     SELFEE_INLINE void each_word(const uint8_t* p, Use use) {
-        const Ints low = fill_8(15), bit = fill_8(16), high = line(p);
-        repeat<4>([&](auto i) SELFEE_LAMBDA {
-            const Ints both = line(p + kLine * (i + 1));
-            use(std::integral_constant<int, i>(), or_and(and_(both, low), fifth<i>(high), bit));
-            use(std::integral_constant<int, i + 4>(), or_and(and_(right_16<4>(both), low), fifth<i + 4>(high), bit));
-        });
+        const Ints five = fill_8(31), upper = fill_8(0x1c), two = fill_8(3);
+        const Ints a = line(p), b = line(p + kLine);
+        use(std::integral_constant<int, 0>(), and_(a, five));
+        use(std::integral_constant<int, 1>(), and_(b, five));
+        use(std::integral_constant<int, 5>(), or_and(and_(right_16<6>(b), two), right_16<3>(a), upper));
+        const Ints c = line(p + 2 * kLine), d = line(p + 3 * kLine);
+        use(std::integral_constant<int, 2>(), and_(c, five));
+        use(std::integral_constant<int, 3>(), and_(d, five));
+        use(std::integral_constant<int, 6>(), or_and(and_(right_16<6>(d), two), right_16<3>(c), upper));
+        const Ints e = line(p + 4 * kLine);
+        use(std::integral_constant<int, 4>(), and_(e, five));
+        const Ints low = or_and(and_(right_16<5>(d), fill_8(1)), right_16<4>(b), fill_8(2));
+        use(std::integral_constant<int, 7>(), or_and(low, right_16<3>(e), upper));
     }
 };
 

@@ -88,7 +88,14 @@ SELFEE_INLINE Ints product(Weights w, Ints x) { return _mm512_dpbusd_epi32(zero(
 // Words of the packed layout (packed_tiles.h): a lane is a row, sixteen rows are one register.
 constexpr int kPanel = 8;             // tokens computed together: their sums are 24 of 32 registers
 constexpr bool kStartsAnywhere = true;  // sums may begin with what unsigned codes are too large by
-SELFEE_INLINE Ints line(const void* p) { return _mm512_loadu_si512(p); }
+// A line is loaded once and kept: compilers prefer to load it again for every use, and loads are what runs out first.
+SELFEE_INLINE Ints line(const void* p) {
+    Ints v = _mm512_loadu_si512(p);
+#ifndef SELFEE_EMULATE_AVX512
+    asm("" : "+v"(v));
+#endif
+    return v;
+}
 SELFEE_INLINE Ints every_32(const void* p) { return _mm512_set1_epi32(int32_t(load_u32(static_cast<const uint8_t*>(p)))); }
 SELFEE_INLINE Floats halves(const void* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p))); }
 // a | (b & mask), (a & mask) | (b & ~mask)
