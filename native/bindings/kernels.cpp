@@ -47,7 +47,7 @@ FloatMatrix py_quantize_activations(int64_t type_id, const Floats& x, const std:
     for (int64_t t = 0; t < a.n; ++t)
         for (int64_t c = 0; c < a.cols; ++c)
             out.data()[t * a.cols + c] = is_quantised(a.kind)
-                                             ? float(code_at(v, t, c)) * v.scales[c / width * a.n + t]
+                                             ? float(code_at(v, t, c)) * scale_at(v, t, c / width, a.cols / width)
                                              : v.floats[t * v.float_stride + c];
     return out;
 }

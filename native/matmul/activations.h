@@ -6,9 +6,11 @@
 //
 // Scales lie token by token so that the scales of neighbouring tokens are one vector load.
 //
-// For packed weights (panel > 0) what one step of a kernel reads lies together:
+// For packed weights (panel > 0) all lies in panels of `panel` tokens, the last one narrower, so that what one step of a
+// kernel reads lies together.  Within a panel:
 //
-//   codes   panels of `panel` tokens, the last one narrower: [four columns][token of the panel] four int8
+//   codes   [four columns][token] four int8
+//   scales  [block][token] f32
 //   sums    [block][token] int32 -8 * sum of codes (Q8_0) · f32 s (Q8_1) ·
 //           [block][sixteen columns][token] int32 -4 * sum of codes (Q8_K)
 //   pairs   Q8_K only: [block][12][token] two int16: eight pairs of sums of 16 codes, then four pairs of sums of 32
@@ -54,11 +56,27 @@ static inline ActivationView view(const Activations& a) {
             reinterpret_cast<const int32_t*>(base + a.pairs_at)};
 }
 
-// The code of token t in column c.
+// Where a value of token t lies among those of its panel, `count` for each token: value i is at [at + i * step].
+struct PanelPlace {
+    int64_t at, step;
+};
+
+static inline PanelPlace panel_place(int64_t n, int64_t panel, int64_t t, int64_t count) {
+    const int64_t first = t / panel * panel, width = n - first < panel ? n - first : panel;
+    return {first * count + t - first, width};
+}
+
+// The code of token t in column c, and the scale of its block b.
 static inline int8_t code_at(const ActivationView& a, int64_t t, int64_t c) {
     if (a.panel == 0) return a.codes[t * a.cols + c];
-    const int64_t first = t / a.panel * a.panel, width = a.n - first < a.panel ? a.n - first : a.panel;
-    return a.codes[first * a.cols + (c / 4 * width + t - first) * 4 + c % 4];
+    const PanelPlace place = panel_place(a.n, a.panel, t, a.cols / 4);
+    return a.codes[(place.at + c / 4 * place.step) * 4 + c % 4];
+}
+
+static inline float scale_at(const ActivationView& a, int64_t t, int64_t b, int64_t blocks) {
+    if (a.panel == 0) return a.scales[b * a.n + t];
+    const PanelPlace place = panel_place(a.n, a.panel, t, blocks);
+    return a.scales[place.at + b * place.step];
 }
 
 }  // namespace selfee

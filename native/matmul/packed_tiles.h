@@ -124,168 +124,170 @@ struct Twos {
     }
 };
 
-// The activations of one panel of T tokens.
+// The activations of one panel of T tokens, from where the next block begins.
 template <int T>
 struct Panel {
-    const ActivationView& a;
-    int64_t first;
-    SELFEE_INLINE_MEMBER const int8_t* codes() const { return a.codes + first * a.cols; }
-    SELFEE_INLINE_MEMBER const float* scales(int64_t block) const { return a.scales + block * a.n + first; }
+    const int8_t* codes;
+    const float* scales;
+    const int32_t *isums, *pairs;
+    SELFEE_INLINE_MEMBER const float* fsums() const { return reinterpret_cast<const float*>(isums); }
 };
 
 // 32-value types.  shift: how far left -8 * the sum of the activations' codes must go to be minus offset times it.
 template <class B, class Unit, int kShift>
 struct Packed32 {
     using Block = B;
-    static constexpr int values = 32;
+    static constexpr int values = 32, sums = 1, pairs = 0;
     static constexpr Codes kind = Unit::kind;
     static constexpr bool has_offset = kShift >= 0 && (kind != Codes::S8 || kSignedBias != 0);
 
     template <int T>
-    SELFEE_INLINE void block(const uint8_t* header, const uint8_t* lines, const Panel<T>& x, int64_t b, Floats* y) {
-        const ActivationView& a = x.a;
-        const int64_t at = b * a.n + x.first;
-        const int8_t* codes = x.codes() + 32 * T * b;
+    SELFEE_INLINE void block(const uint8_t* header, const uint8_t* lines, const Panel<T>& x, Floats* y) {
         GroupSum<kind> sums[T];
         for (int t = 0; t < T; ++t) {
             if constexpr (has_offset && kStartsAnywhere)
-                sums[t].start(left_32<kShift>(every_32(a.isums + at + t)));
+                sums[t].start(left_32<kShift>(every_32(x.isums + t)));
             else
                 sums[t].start(zero());
         }
         Unit::each_word(lines, [&](auto c, Ints word) SELFEE_LAMBDA {
-            for (int t = 0; t < T; ++t) sums[t].add(word, every_32(codes + 4 * (c * T + t)), c == Unit::words - 1);
+            for (int t = 0; t < T; ++t) sums[t].add(word, every_32(x.codes + 4 * (c * T + t)), c == Unit::words - 1);
         });
         const Floats d = halves(header);
         Floats minimum = no_floats();
         if constexpr (PackedBlock<Block>::has_minimum) minimum = halves(header + 2 * kGroupRows);
         for (int t = 0; t < T; ++t) {
             Ints sum = sums[t].total();
-            if constexpr (has_offset && !kStartsAnywhere) sum = add_32(sum, left_32<kShift>(every_32(a.isums + at + t)));
-            Floats term = mul(mul(d, as_floats(every_32(a.scales + at + t))), to_floats(sum));
-            if constexpr (PackedBlock<Block>::has_minimum) term = add(term, mul(minimum, as_floats(every_32(a.fsums + at + t))));
+            if constexpr (has_offset && !kStartsAnywhere) sum = add_32(sum, left_32<kShift>(every_32(x.isums + t)));
+            Floats term = mul(mul(d, as_floats(every_32(x.scales + t))), to_floats(sum));
+            if constexpr (PackedBlock<Block>::has_minimum) term = add(term, mul(minimum, as_floats(every_32(x.fsums() + t))));
             y[t] = add(y[t], term);
         }
     }
 };
 
-// K-quants.  How each keeps its scales: words of four bytes a row, ready for spread_byte.
-struct ScalesQ2 {
-    static constexpr bool is_signed = false;
-    static constexpr int pairs = int(kPairs16), pairs_at = 0;  // of minima, against which sums
+// K-quants.  How each keeps its scales: words of four bytes a row, ready for spread_byte, and its minima in pairs.
+struct BytesOfScales {  // in four lines; read when they are wanted, since registers are few
+    const uint8_t* lines;
+    SELFEE_INLINE_MEMBER explicit BytesOfScales(const uint8_t* p) : lines(p) {}
+    SELFEE_INLINE_MEMBER Ints read(int i) const { return line_again(lines + kLine * size_t(i)); }
+};
+
+struct SixBitScales {  // in three lines
     Ints words[4];
-    SELFEE_INLINE_MEMBER explicit ScalesQ2(const uint8_t* p) {
-        for (int i = 0; i < 4; ++i) words[i] = line(p + kLine * size_t(i));
-    }
-    template <int j>
-    SELFEE_INLINE_MEMBER Ints scale() const {  // of each four, the order is 0 2 1 3
-        constexpr int byte = j % 4 == 1 ? 2 : j % 4 == 2 ? 1 : j % 4;
-        return spread_byte<byte, false>(and_(words[j / 4], fill_8(15)));
-    }
-    template <int i>
-    SELFEE_INLINE_MEMBER Ints minima() const {
-        return and_(right_32<i % 2 == 0 ? 4 : 12>(words[i / 2]), fill_32(0x000f000f));
+    SELFEE_INLINE_MEMBER explicit SixBitScales(const uint8_t* p) {
+        each_six(p, [&](auto i, Ints word) SELFEE_LAMBDA { words[i] = word; });
     }
 };
 
-struct ScalesQ45 {
+struct ScalesQ2 : BytesOfScales {
+    static constexpr bool is_signed = false;
+    static constexpr int pairs = int(kPairs16), pairs_at = 0;  // of minima, against which sums
+    using BytesOfScales::BytesOfScales;
+    SELFEE_INLINE_MEMBER Ints word(int i) const { return and_(read(i), fill_8(15)); }
+    template <int j>
+    static constexpr int byte = j == 1 ? 2 : j == 2 ? 1 : j;  // of each four the order is 0 2 1 3
+    template <int i>
+    SELFEE_INLINE_MEMBER Ints minima() const { return and_(right_32<i % 2 == 0 ? 4 : 12>(read(i / 2)), fill_32(0x000f000f)); }
+};
+
+struct ScalesQ45 : SixBitScales {
     static constexpr bool is_signed = false;
     static constexpr int pairs = int(kPairs - kPairs16), pairs_at = int(kPairs16);
-    Ints words[4];
-    SELFEE_INLINE_MEMBER explicit ScalesQ45(const uint8_t* p) {
-        each_six(p, [&](auto i, Ints word) SELFEE_LAMBDA { words[i] = word; });
-    }
+    using SixBitScales::SixBitScales;
+    SELFEE_INLINE_MEMBER Ints word(int i) const { return words[i]; }
     template <int j>
-    SELFEE_INLINE_MEMBER Ints scale() const { return spread_byte<j % 4, false>(words[j / 4]); }
+    static constexpr int byte = j;
     template <int i>
     SELFEE_INLINE_MEMBER Ints minima() const {
         return and_(i % 2 == 0 ? words[2 + i / 2] : right_32<8>(words[2 + i / 2]), fill_32(0x00ff00ff));
     }
 };
 
-struct ScalesQ3 {
+struct ScalesQ3 : SixBitScales {
     static constexpr bool is_signed = true;
     static constexpr int pairs = 0, pairs_at = 0;
-    Ints words[4];
-    SELFEE_INLINE_MEMBER explicit ScalesQ3(const uint8_t* p) {
-        each_six(p, [&](auto i, Ints word) SELFEE_LAMBDA { words[i] = sub_8(word, fill_8(32)); });
-    }
+    using SixBitScales::SixBitScales;
+    SELFEE_INLINE_MEMBER Ints word(int i) const { return sub_8(words[i], fill_8(32)); }
     template <int j>
-    SELFEE_INLINE_MEMBER Ints scale() const { return spread_byte<j % 4, true>(words[j / 4]); }
+    static constexpr int byte = j;
 };
 
-struct ScalesQ6 {
+struct ScalesQ6 : BytesOfScales {
     static constexpr bool is_signed = true;
     static constexpr int pairs = 0, pairs_at = 0;
-    Ints words[4];
-    SELFEE_INLINE_MEMBER explicit ScalesQ6(const uint8_t* p) {
-        for (int i = 0; i < 4; ++i) words[i] = line(p + kLine * size_t(i));
-    }
+    using BytesOfScales::BytesOfScales;
+    SELFEE_INLINE_MEMBER Ints word(int i) const { return read(i); }
     template <int j>
-    SELFEE_INLINE_MEMBER Ints scale() const { return spread_byte<j % 4, true>(words[j / 4]); }
+    static constexpr int byte = j;
 };
 
 // kColumns share a scale.  kShift: how far left -4 * the sum of codes must go to be minus offset times it; -1: no offset.
 template <class B, class Unit, class Scales, int kColumns, int kShift>
 struct Packed256 {
     using Block = B;
-    static constexpr int values = 256;
+    static constexpr int values = 256, sums = int(kSums16), pairs = int(kPairs);
     static constexpr Codes kind = Unit::kind;
     static constexpr bool has_offset = kShift >= 0, has_minimum = PackedBlock<Block>::has_minimum;
-    static constexpr int columns = 4 * Unit::words, units = 256 / columns;
-    static constexpr int group_words = kColumns / 4;  // words that share a scale
+    static constexpr int scale_words = 256 / kColumns / 4;
+    static constexpr int group_words = kColumns / 4;                        // words that share a scale
+    static constexpr int units = 4 * group_words / Unit::words;             // of one word of scales
+
+    SELFEE_INLINE Ints offset_of(const int32_t* start) { return left_32<(kShift > 0 ? kShift : 0)>(every_32(start)); }
 
     template <int T>
-    SELFEE_INLINE void block(const uint8_t* header, const uint8_t* lines, const Panel<T>& x, int64_t b, Floats* y) {
-        const ActivationView& a = x.a;
-        const int8_t* codes = x.codes() + 256 * T * b;
-        const int32_t* starts = a.isums + b * kSums16 * a.n + x.first;
+    SELFEE_INLINE void block(const uint8_t* header, const uint8_t* lines, const Panel<T>& x, Floats* y) {
         const Scales scales(lines);
         const uint8_t* unit_lines = lines + kLine * PackedBlock<Block>::scale_lines;
+        const int8_t* codes = x.codes;
+        const int32_t* starts = x.isums;
         Ints isum[T];
         for (int t = 0; t < T; ++t) isum[t] = zero();
-        repeat<units>([&](auto u) SELFEE_LAMBDA {
-            GroupSum<kind> sums[T];
-            Unit::each_word(unit_lines + kLine * Unit::lines * u, [&](auto c, Ints word) SELFEE_LAMBDA {
-                constexpr int group = (u * Unit::words + c) / group_words;
-                constexpr bool first = c % group_words == 0, last = c % group_words == group_words - 1;
-                if constexpr (first)
-                    for (int t = 0; t < T; ++t) {
-                        if constexpr (has_offset)
-                            sums[t].start(left_32<(kShift > 0 ? kShift : 0)>(every_32(starts + group * a.n + t)));
-                        else
-                            sums[t].start(zero());
+        for (int i = 0; i < scale_words; ++i) {
+            const Ints scale_word = scales.word(i);
+            repeat<units>([&](auto u) SELFEE_LAMBDA {
+                GroupSum<kind> sums[T];
+                Unit::each_word(unit_lines + kLine * Unit::lines * u, [&](auto c, Ints word) SELFEE_LAMBDA {
+                    constexpr int at = u * Unit::words + c, group = at / group_words;
+                    constexpr bool first = at % group_words == 0, last = at % group_words == group_words - 1;
+                    if constexpr (first)
+                        for (int t = 0; t < T; ++t) {
+                            if constexpr (has_offset && kStartsAnywhere)
+                                sums[t].start(offset_of(starts + group * T + t));
+                            else
+                                sums[t].start(zero());
+                        }
+                    for (int t = 0; t < T; ++t) sums[t].add(word, every_32(codes + 4 * (at * T + t)), last);
+                    if constexpr (last) {
+                        const Ints scale = spread_byte<Scales::template byte<group>, Scales::is_signed>(scale_word);
+                        for (int t = 0; t < T; ++t) {
+                            isum[t] = sums[t].plus_scaled(isum[t], scale);
+                            if constexpr (has_offset && !kStartsAnywhere)
+                                isum[t] = add_32(isum[t], multiply_32(offset_of(starts + group * T + t), scale));
+                        }
                     }
-                for (int t = 0; t < T; ++t) sums[t].add(word, every_32(codes + 4 * ((u * Unit::words + c) * T + t)), last);
-                if constexpr (last) {
-                    const Ints scale = scales.template scale<group>();
-                    for (int t = 0; t < T; ++t) isum[t] = sums[t].plus_scaled(isum[t], scale);
-                }
+                });
             });
-        });
-        if constexpr (has_offset && !kStartsAnywhere)
-            repeat<kSums16>([&](auto j) SELFEE_LAMBDA {
-                const Ints scale = scales.template scale<j>();
-                for (int t = 0; t < T; ++t)
-                    isum[t] = add_32(isum[t], multiply_32(left_32<(kShift > 0 ? kShift : 0)>(every_32(starts + j * a.n + t)), scale));
-            });
+            unit_lines += kLine * Unit::lines * units;
+            codes += 4 * 4 * group_words * T;
+            starts += 4 * T;
+        }
         const Floats d = halves(header);
         if constexpr (has_minimum) {
             const Floats dmin = halves(header + 2 * kGroupRows);
-            const int32_t* pairs = a.pairs + (b * kPairs + Scales::pairs_at) * a.n + x.first;
+            const int32_t* pairs = x.pairs + Scales::pairs_at * T;
             Ints msum[T];
             for (int t = 0; t < T; ++t) msum[t] = zero();
             repeat<Scales::pairs>([&](auto i) SELFEE_LAMBDA {
                 const Ints minima = scales.template minima<i>();
-                for (int t = 0; t < T; ++t) msum[t] = add_pairs(msum[t], minima, every_32(pairs + i * a.n + t));
+                for (int t = 0; t < T; ++t) msum[t] = add_pairs(msum[t], minima, every_32(pairs + i * T + t));
             });
             for (int t = 0; t < T; ++t) {
-                const Floats d_x = as_floats(every_32(x.scales(b) + t));
+                const Floats d_x = as_floats(every_32(x.scales + t));
                 y[t] = add(y[t], sub(mul(mul(d, d_x), to_floats(isum[t])), mul(mul(dmin, d_x), to_floats(msum[t]))));
             }
         } else {
-            for (int t = 0; t < T; ++t)
-                y[t] = add(y[t], mul(mul(d, as_floats(every_32(x.scales(b) + t))), to_floats(isum[t])));
+            for (int t = 0; t < T; ++t) y[t] = add(y[t], mul(mul(d, as_floats(every_32(x.scales + t))), to_floats(isum[t])));
         }
     }
 };
@@ -297,12 +299,17 @@ static void packed_tile(const uint8_t* group, const ActivationView& a, int64_t f
     const int64_t blocks = a.cols / Format::values;
     const uint8_t* header = group + 2 * kLanes * part;
     const uint8_t* lines = group + packed_header<typename Format::Block>(blocks) + 4 * kLanes * part;
-    const Panel<T> panel{a, first};
+    Panel<T> x{a.codes + first * a.cols, a.scales + first * blocks, a.isums + first * blocks * Format::sums,
+               a.pairs + first * blocks * Format::pairs};
     Floats sums[T];
     for (int t = 0; t < T; ++t) sums[t] = no_floats();
     for (int64_t b = 0; b < blocks; ++b, header += Packed::header_bytes, lines += Packed::bytes) {
         if (T == 1) prefetch(lines, kAhead, Packed::bytes);
-        Format::template block<T>(header, lines, panel, b, sums);
+        Format::template block<T>(header, lines, x, sums);
+        x.codes += T * Format::values;
+        x.scales += T;
+        x.isums += T * Format::sums;
+        x.pairs += T * Format::pairs;
     }
     for (int t = 0; t < T; ++t) y[t] = sums[t];
 }

@@ -58,67 +58,66 @@ static inline int32_t quantise_codes(const float* __restrict x, int count, float
     return sum;
 }
 
-// Where the codes of one token go, four at a time.
-struct CodePlace {
-    uint8_t* first;
-    size_t step;
-    void put(const int8_t* codes, int count) const {
-        if (step == 4)
-            std::memcpy(first, codes, size_t(count));
-        else
-            for (int c = 0; c < count; c += 4) std::memcpy(first + size_t(c / 4) * step, codes + c, 4);
-    }
-    CodePlace after(int64_t columns) const { return {first + size_t(columns / 4) * step, step}; }
-};
-
-static inline CodePlace code_place(Activations& a, int64_t t) {
-    if (a.panel == 0) return {a.data() + t * a.cols, 4};
-    const int64_t first = t / a.panel * a.panel, width = a.n - first < a.panel ? a.n - first : a.panel;
-    return {a.data() + first * a.cols + 4 * (t - first), size_t(4 * width)};
+// Codes of one block, four at a time, to where the panel of their token has them.
+static inline void put_codes(const int8_t* codes, int64_t count, PanelPlace place, uint8_t* to) {
+    to += 4 * place.at;
+    if (place.step == 1)
+        std::memcpy(to, codes, size_t(count));
+    else
+        for (int64_t word = 0; word < count / 4; ++word) std::memcpy(to + 4 * word * place.step, codes + 4 * word, 4);
 }
 
-// Sums of the codes of 256 columns, as activations.h lays them out.
-static inline void put_sums_256(Activations& a, const int32_t* sums, int64_t t, int64_t b) {
-    uint8_t* base = a.data();
-    if (a.panel == 0) {
-        auto* to = reinterpret_cast<int16_t*>(base + a.sums_at) + t * (a.cols / 16) + kSums16 * b;
-        for (int j = 0; j < kSums16; ++j) to[j] = int16_t(sums[j]);
-        return;
-    }
-    const auto pair = [](int32_t low, int32_t high) { return int32_t(uint32_t(low) & 0xffffu) | high << 16; };
-    auto* to = reinterpret_cast<int32_t*>(base + a.sums_at) + b * kSums16 * a.n + t;
-    for (int j = 0; j < kSums16; ++j) to[j * a.n] = -4 * sums[j];
-    auto* pairs = reinterpret_cast<int32_t*>(base + a.pairs_at) + b * kPairs * a.n + t;
-    for (int j = 0; j < kPairs16; ++j) pairs[j * a.n] = pair(sums[2 * j], sums[2 * j + 1]);
+static inline int32_t pair_16(int32_t low, int32_t high) { return int32_t((uint32_t(low) & 0xffffu) | uint32_t(high) << 16); }
+
+// Sums of the codes of 256 columns, for packed weights.
+static inline void put_sums_256(const int32_t* sums, int64_t step, int32_t* starts, int32_t* pairs) {
+    for (int j = 0; j < kSums16; ++j) starts[j * step] = -4 * sums[j];
+    for (int j = 0; j < kPairs16; ++j) pairs[j * step] = pair_16(sums[2 * j], sums[2 * j + 1]);
     for (int j = 0; j < kPairs - kPairs16; ++j)
-        pairs[(kPairs16 + j) * a.n] = pair(sums[4 * j] + sums[4 * j + 1], sums[4 * j + 2] + sums[4 * j + 3]);
+        pairs[(kPairs16 + j) * step] = pair_16(sums[4 * j] + sums[4 * j + 1], sums[4 * j + 2] + sums[4 * j + 3]);
 }
 
 static inline void prepare_token(Activations& a, const float* x, int64_t t) {
     uint8_t* base = a.data();
     auto* scales = reinterpret_cast<float*>(base + a.scales_at);
-    const CodePlace place = code_place(a, t);
-    const int64_t width = activation_block(a.kind);
+    auto* isums = reinterpret_cast<int32_t*>(base + a.sums_at);
+    auto* fsums = reinterpret_cast<float*>(base + a.sums_at);
+    auto* bsums = reinterpret_cast<int16_t*>(base + a.sums_at);
+    auto* pairs = reinterpret_cast<int32_t*>(base + a.pairs_at);
+    const bool paneled = a.panel > 0;
+    const int64_t width = activation_block(a.kind), blocks = a.cols / width;
+    // Token after token: a row of codes, and scales as one wide panel.
+    const PanelPlace codes_in = paneled ? panel_place(a.n, a.panel, t, a.cols / 4) : PanelPlace{t * a.cols / 4, 1};
+    const PanelPlace scales_in = panel_place(a.n, paneled ? a.panel : a.n, t, blocks);
     int8_t codes[256];
-    for (int64_t b = 0; b < a.cols / width; ++b, x += width) {
+    for (int64_t b = 0; b < blocks; ++b, x += width) {
         const uint32_t magnitude = largest_magnitude(x, int(width));
+        const PanelPlace codes_at{codes_in.at + b * width / 4 * codes_in.step, codes_in.step};
+        const int64_t at = scales_in.at + b * scales_in.step;
         if (a.kind == ActivationKind::Q8_K) {
             const BlockScale scale = block_scale_256(x, magnitude);
             int32_t sums[kSums16];
             for (int j = 0; j < kSums16; ++j) sums[j] = quantise_codes(x + 16 * j, 16, scale.inverse, codes + 16 * j);
-            place.after(b * width).put(codes, 256);
-            put_sums_256(a, sums, t, b);
-            scales[b * a.n + t] = scale.stored_d;
+            put_codes(codes, width, codes_at, base);
+            scales[at] = scale.stored_d;
+            if (paneled) {
+                const PanelPlace sums_in = panel_place(a.n, a.panel, t, blocks * kSums16);
+                const PanelPlace pairs_in = panel_place(a.n, a.panel, t, blocks * kPairs);
+                put_sums_256(sums, scales_in.step, isums + sums_in.at + b * kSums16 * sums_in.step,
+                             pairs + pairs_in.at + b * kPairs * pairs_in.step);
+            } else {
+                for (int j = 0; j < kSums16; ++j) bsums[t * (a.cols / 16) + kSums16 * b + j] = int16_t(sums[j]);
+            }
             continue;
         }
         const BlockScale scale = block_scale_32(magnitude);
         const int32_t sum = quantise_codes(x, 32, scale.inverse, codes);
-        place.after(b * width).put(codes, 32);
-        scales[b * a.n + t] = scale.stored_d;
+        put_codes(codes, width, codes_at, base);
+        scales[at] = scale.stored_d;
         if (a.kind == ActivationKind::Q8_0)
-            reinterpret_cast<int32_t*>(base + a.sums_at)[b * a.n + t] = a.panel == 0 ? sum : -8 * sum;
+            isums[at] = paneled ? -8 * sum : sum;
         else
-            reinterpret_cast<float*>(base + a.sums_at)[b * a.n + t] = half_to_float(float_to_half(scale.d * float(sum)));
+            fsums[at] = half_to_float(float_to_half(scale.d * float(sum)));
     }
 }
 

@@ -89,6 +89,7 @@ SELFEE_INLINE Ints line(const void* p) {
     asm("" : "+x"(v));
     return v;
 }
+SELFEE_INLINE Ints line_again(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 SELFEE_INLINE Ints every_32(const void* p) { return _mm256_set1_epi32(int32_t(load_u32(static_cast<const uint8_t*>(p)))); }
 SELFEE_INLINE Floats halves(const void* p) { return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p))); }
 SELFEE_INLINE Ints or_and(Ints a, Ints b, Ints mask) { return _mm256_or_si256(a, _mm256_and_si256(b, mask)); }

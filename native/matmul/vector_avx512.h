@@ -96,6 +96,7 @@ SELFEE_INLINE Ints line(const void* p) {
 #endif
     return v;
 }
+SELFEE_INLINE Ints line_again(const void* p) { return _mm512_loadu_si512(p); }
 SELFEE_INLINE Ints every_32(const void* p) { return _mm512_set1_epi32(int32_t(load_u32(static_cast<const uint8_t*>(p)))); }
 SELFEE_INLINE Floats halves(const void* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p))); }
 // a | (b & mask), (a & mask) | (b & ~mask)
