@@ -130,6 +130,7 @@ struct Panel {
     const int8_t* codes;
     const float* scales;
     const int32_t *isums, *pairs;
+    size_t ahead;  // how far in front of the weights to prefetch
     SELFEE_INLINE_MEMBER const float* fsums() const { return reinterpret_cast<const float*>(isums); }
 };
 
@@ -153,6 +154,7 @@ struct Packed32 {
         Unit::each_word(lines, [&](auto c, Ints word) SELFEE_LAMBDA {
             for (int t = 0; t < T; ++t) sums[t].add(word, every_32(x.codes + 4 * (c * T + t)), c == Unit::words - 1);
         });
+        prefetch(lines, x.ahead, PackedBlock<Block>::bytes);
         const Floats d = halves(header);
         Floats minimum = no_floats();
         if constexpr (PackedBlock<Block>::has_minimum) minimum = halves(header + 2 * kGroupRows);
@@ -268,6 +270,7 @@ struct Packed256 {
                     }
                 });
             });
+            prefetch(unit_lines, x.ahead, kLine * Unit::lines * units);
             unit_lines += kLine * Unit::lines * units;
             codes += 4 * 4 * group_words * T;
             starts += 4 * T;
@@ -294,17 +297,16 @@ struct Packed256 {
 
 // One register of rows, one panel of T tokens. `part` is the register's number within its group.
 template <class Format, int T>
-static void packed_tile(const uint8_t* group, const ActivationView& a, int64_t first, int part, Floats* y) {
+static void packed_tile(const uint8_t* group, const ActivationView& a, int64_t first, size_t ahead, int part, Floats* y) {
     using Packed = PackedBlock<typename Format::Block>;
     const int64_t blocks = a.cols / Format::values;
     const uint8_t* header = group + 2 * kLanes * part;
     const uint8_t* lines = group + packed_header<typename Format::Block>(blocks) + 4 * kLanes * part;
     Panel<T> x{a.codes + first * a.cols, a.scales + first * blocks, a.isums + first * blocks * Format::sums,
-               a.pairs + first * blocks * Format::pairs};
+               a.pairs + first * blocks * Format::pairs, ahead};
     Floats sums[T];
     for (int t = 0; t < T; ++t) sums[t] = no_floats();
     for (int64_t b = 0; b < blocks; ++b, header += Packed::header_bytes, lines += Packed::bytes) {
-        if (T == 1) prefetch(lines, kAhead, Packed::bytes);
         Format::template block<T>(header, lines, x, sums);
         x.codes += T * Format::values;
         x.scales += T;
@@ -315,12 +317,13 @@ static void packed_tile(const uint8_t* group, const ActivationView& a, int64_t f
 }
 
 template <class Format, int T>
-static void packed_rows(const Matrix& w, const ActivationView& a, int64_t row, int64_t row_end, int64_t first, float* y, int64_t y_stride) {
+static void packed_rows(const Matrix& w, const ActivationView& a, int64_t row, int64_t row_end, int64_t first, size_t ahead,
+                        float* y, int64_t y_stride) {
     const size_t bytes = packed_group_bytes<typename Format::Block>(w.cols / Format::values);
     const uint8_t* group = static_cast<const uint8_t*>(w.packed.get()) + size_t(row / kGroupRows) * bytes;
     for (int part = 0; part < kParts && row + part * kLanes < row_end; ++part) {
         Floats results[T];
-        packed_tile<Format, T>(group, a, first, part, results);
+        packed_tile<Format, T>(group, a, first, ahead, part, results);
         const int64_t rows = std::min<int64_t>(kLanes, row_end - row - part * kLanes);
         for (int t = 0; t < T; ++t) {
             float* to = y + (first + t) * y_stride + row + part * kLanes;
@@ -335,7 +338,8 @@ static void packed_rows(const Matrix& w, const ActivationView& a, int64_t row, i
     }
 }
 
-using PackedRows = void (*)(const Matrix& w, const ActivationView& a, int64_t row, int64_t row_end, int64_t first, float* y, int64_t y_stride);
+using PackedRows = void (*)(const Matrix& w, const ActivationView& a, int64_t row, int64_t row_end, int64_t first, size_t ahead,
+                            float* y, int64_t y_stride);
 
 // The kernels of one format for panels of 1, 2, .. tokens.
 template <class Format, class Widths = std::make_integer_sequence<int, kPanel>>
@@ -352,7 +356,8 @@ static void multiply_panels(const Matrix& w, const ActivationView& a, int64_t ro
         const int64_t t_end = std::min(a.n, t_begin + pass);
         for (int64_t row = row_begin; row < row_end; row += kGroupRows)
             for (int64_t t = t_begin; t < t_end; t += kPanel)
-                ByWidth<Format>::rows[std::min<int64_t>(kPanel, t_end - t) - 1](w, a, row, row_end, t, y, y_stride);
+                ByWidth<Format>::rows[std::min<int64_t>(kPanel, t_end - t) - 1](
+                    w, a, row, row_end, t, t == t_begin ? kAhead : 0, y, y_stride);  // later panels find the weights in the cache
     }
 }
 
