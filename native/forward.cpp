@@ -47,6 +47,17 @@ bool Transformer::forward(KvCache& cache, const int32_t* tokens, int64_t n, int6
     return true;
 }
 
+void Transformer::pack(std::initializer_list<Matrix*> matrices, PackedMemory& memory) {
+    const std::lock_guard<std::mutex> one_at_a_time(mutex_);
+    for (Matrix* matrix : matrices) {
+        const int64_t groups = matrix->packed ? 0 : packed_groups(*matrix);
+        if (groups == 0) continue;
+        std::shared_ptr<uint8_t> place = memory.take(packed_bytes(*matrix));
+        pool_.each(groups, 1, [&](int64_t begin, int64_t end, int) { pack_groups(*matrix, begin, end, place.get()); });
+        matrix->packed = std::move(place);
+    }
+}
+
 void Transformer::embed(const int32_t* tokens, int64_t n) {
     grow(x_, n * shape.width);
     for (int64_t t = 0; t < n; ++t)

@@ -50,6 +50,9 @@ public:
     // of down; then those of the head.
     int64_t inputs() const;
 
+    // Packs matrices of this model (matmul.h), all threads at once. Waits for a forward pass to end.
+    void pack(std::initializer_list<Matrix*> matrices, PackedMemory& memory);
+
     int threads() const { return pool_.threads(); }
 
 private:

@@ -66,7 +66,7 @@ FloatMatrix py_matmul(int64_t type_id, const Bytes& blocks, int64_t rows, int64_
     float* values = y.data();
     nb::gil_scoped_release unlocked;
     PackedMemory memory;
-    if (packed) pack_rows(w, memory);
+    if (packed) pack_all(w, memory);
     const Activations a = prepared(w.type, w.packed != nullptr, x, kernels);
     kernels.matmul(w, a, row_begin, end, values, rows);
     return y;

@@ -101,7 +101,7 @@ class Model {
 public:
     Model(int64_t layers, int64_t width, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t hidden,
           int64_t vocabulary, float norm_epsilon, bool rope_halves, std::vector<double> rope_frequencies,
-          Tensors tensors, int threads, bool packed)
+          Tensors tensors, int threads)
         : kept_(tensors) {
         constexpr int64_t limit = int64_t(1) << 31;
         for (const int64_t size : {layers, width, heads, kv_heads, head_dim, hidden, vocabulary})
@@ -119,24 +119,23 @@ public:
             weights.has("output.weight") ? weights.matrix("output.weight", vocabulary, width) : transformer_->embedding;
         transformer_->final_norm = weights.vector("output_norm.weight", width);
         for (int64_t index = 0; index < layers; ++index) transformer_->layers.push_back(layer_of(weights, shape, index));
-        if (packed) pack_all();
+    }
+
+    // Copies the matrices of one layer, or the head's after the last, into the layout that the kernels are fastest with.
+    void pack(int64_t index) {
+        require(0 <= index && index <= shape().layers, "there is no such layer");
+        const nb::gil_scoped_release unlocked;
+        if (index == shape().layers) return transformer_->pack({&transformer_->head}, memory_);
+        Layer& layer = transformer_->layers[size_t(index)];
+        transformer_->pack({&layer.q, &layer.k, &layer.v, &layer.output, &layer.gate, &layer.up, &layer.down}, memory_);
     }
 
     Transformer& transformer() { return *transformer_; }
     const Shape& shape() const { return transformer_->shape; }
 
 private:
-    // One copy of the matrices in the layout that the kernels are fastest with.
-    void pack_all() {
-        const nb::gil_scoped_release unlocked;
-        PackedMemory memory;
-        for (Layer& layer : transformer_->layers)
-            for (Matrix* matrix : {&layer.q, &layer.k, &layer.v, &layer.output, &layer.gate, &layer.up, &layer.down})
-                pack(*matrix, memory);
-        pack(transformer_->head, memory);
-    }
-
     Tensors kept_;
+    PackedMemory memory_;
     std::unique_ptr<Transformer> transformer_;
 };
 
@@ -237,9 +236,10 @@ void bind_model(nb::module_& m) {
     using namespace selfee;
     nb::class_<Model>(m, "Model", "Weights bound to the forward pass; use selfee.llama.model.Model.")
         .def(nb::init<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, float, bool, std::vector<double>,
-                      Tensors, int, bool>(),
+                      Tensors, int>(),
              "layers"_a, "width"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "hidden"_a, "vocabulary"_a,
-             "norm_epsilon"_a, "rope_halves"_a, "rope_frequencies"_a, "tensors"_a, "threads"_a, "packed"_a);
+             "norm_epsilon"_a, "rope_halves"_a, "rope_frequencies"_a, "tensors"_a, "threads"_a)
+        .def("pack", &Model::pack, "index"_a, "Copy a layer's matrices (number of layers: the head) into a faster layout.");
     nb::class_<Session>(m, "Session", "A cache of keys and values; use selfee.llama.model.Session.")
         .def(nb::init<nb::object, int64_t>(), "model"_a, "capacity"_a)
         .def_prop_ro("length", &Session::length, "Tokens evaluated.")

@@ -45,7 +45,7 @@ struct HeldMatrix {
         : matrix(checked_matrix(type, blocks, rows, cols)) {
         nb::gil_scoped_release unlocked;
         PackedMemory memory;
-        if (packed) pack_rows(matrix, memory);
+        if (packed) pack_all(matrix, memory);
     }
 };
 

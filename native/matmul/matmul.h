@@ -78,11 +78,12 @@ private:
     size_t used_ = 0, size_ = 0;
 };
 
-// Gives w the layout that the kernels in use are fastest with, in w.packed; does nothing where that is the file's own.
-// Costs packed_bytes(w) of memory and one pass over the weights; w.data is not read by matmul_rows afterwards.
-// Never changes a bit of a result.
-void pack(Matrix& w, PackedMemory& memory);
-size_t packed_bytes(const Matrix& w);  // 0 for types without a packed layout
+// The layout that the kernels in use are fastest with, as a copy of the weights; the file's own serves too, more slowly.
+// Never changes a bit of a result.  Costs packed_bytes(w) of memory and one pass over the weights, which threads may
+// share: each fills some of the groups.  Once w.packed is set, matmul_rows does not read w.data any more.
+int64_t packed_groups(const Matrix& w);  // 0 where there is no such layout for the type or the instruction set
+size_t packed_bytes(const Matrix& w);
+void pack_groups(const Matrix& w, int64_t begin, int64_t end, uint8_t* packed);
 
 // De-quantise `count` values starting at a block boundary. Bit-exact with weights/quants.py and kquants.py.
 void dequantize(Type type, const uint8_t* blocks, int64_t count, float* out);

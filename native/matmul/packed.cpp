@@ -230,23 +230,23 @@ std::shared_ptr<uint8_t> PackedMemory::take(size_t bytes) {
     return {piece_, piece_.get() + at};
 }
 
+int64_t packed_groups(const Matrix& w) { return active_kernels().panel > 0 && group_bytes(w) > 0 ? groups_of(w) : 0; }
+
 size_t packed_bytes(const Matrix& w) { return size_t(groups_of(w)) * group_bytes(w); }
 
-bool pack_rows(Matrix& w, PackedMemory& memory) {
-    const size_t size = packed_bytes(w);
-    if (size == 0) return false;
-    const std::shared_ptr<uint8_t> place = memory.take(size);
-    for (int64_t group = 0; group < groups_of(w); ++group)
+void pack_groups(const Matrix& w, int64_t begin, int64_t end, uint8_t* packed) {
+    for (int64_t group = begin; group < end; ++group)
         for_block(w.type, [&](auto block) {
-            pack_group<decltype(block)>(w, group * kGroupRows, place.get() + size_t(group) * group_bytes(w));
+            pack_group<decltype(block)>(w, group * kGroupRows, packed + size_t(group) * group_bytes(w));
             return true;
         });
-    w.packed = place;
-    return true;
 }
 
-void pack(Matrix& w, PackedMemory& memory) {
-    if (active_kernels().row_tile > 1) pack_rows(w, memory);  // the scalar kernels read the file's own layout
+void pack_all(Matrix& w, PackedMemory& memory) {
+    if (group_bytes(w) == 0) return;
+    const std::shared_ptr<uint8_t> place = memory.take(packed_bytes(w));
+    pack_groups(w, 0, groups_of(w), place.get());
+    w.packed = place;
 }
 
 }  // namespace selfee

@@ -60,7 +60,7 @@ constexpr size_t packed_group_bytes(int64_t blocks) {
     return packed_header<Block>(blocks) + size_t(blocks) * PackedBlock<Block>::bytes;
 }
 
-// Packs w whatever the instruction set; false if there is no packed layout for its type.
-bool pack_rows(Matrix& w, PackedMemory& memory);
+// Packs the whole of w, whatever the instruction set; does nothing if there is no packed layout for its type.
+void pack_all(Matrix& w, PackedMemory& memory);
 
 }  // namespace selfee

@@ -20,10 +20,10 @@ class Loads:
     """Remembers what it was asked to load."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[Path, int | None, int | None]] = []
+        self.asked: list[tuple[Path, int | None, int | None, bool | None]] = []
 
-    def __call__(self, path: Path, *, context_length: int | None, threads: int | None) -> Runtime:
-        self.asked.append((path, context_length, threads))
+    def __call__(self, path: Path, *, context_length: int | None, threads: int | None, repack: bool | None) -> Runtime:
+        self.asked.append((path, context_length, threads, repack))
         model = SimpleNamespace(name="model", context_length=64, new_session=None, close=lambda: None)
         return cast(Runtime, model)
 
@@ -32,9 +32,9 @@ def test_an_existing_file_is_loaded_whatever_its_name(tmp_path: Path) -> None:
     path = tmp_path / "model.anything"
     path.write_bytes(b"GGUF")
     load = Loads()
-    with open_engine(str(path), load=load, context_length=99, threads=2) as engine:
+    with open_engine(str(path), load=load, context_length=99, threads=2, repack=False) as engine:
         assert isinstance(engine, LocalEngine)
-    assert load.asked == [(path, 99, 2)]
+    assert load.asked == [(path, 99, 2, False)]
 
 
 def test_a_script_is_read(tmp_path: Path) -> None:

@@ -164,13 +164,10 @@ def test_without_a_wish_the_context_window_shrinks_until_it_fits(
         assert 512 <= engine.context_length < 1 << 20
 
 
-@pytest.mark.parametrize("most", [0, 1 << 29])
-def test_packing_changes_no_text(
-    model: Path, forgetful: LocalEngine, monkeypatch: pytest.MonkeyPatch, most: int
-) -> None:
-    monkeypatch.setattr(runtime, "_MOST_PACKED", most)
+@pytest.mark.parametrize("repack", [None, True, False])
+def test_packing_changes_no_text(model: Path, forgetful: LocalEngine, repack: bool | None) -> None:
     request = Request("the sky is", SAMPLED, max_tokens=40, logprobs=3)
-    with LocalEngine(load_runtime(model)) as engine:
+    with LocalEngine(load_runtime(model, repack=repack)) as engine:
         assert [c.logprobs for c in engine.stream(request)] == [c.logprobs for c in forgetful.stream(request)]
 
 

@@ -291,7 +291,7 @@ def test_native_code_refuses_tensors_that_do_not_fit_even_if_nobody_else_did() -
     from selfee import _native
 
     sizes = {"layers": 1, "width": 32, "heads": 2, "kv_heads": 2, "head_dim": 16, "hidden": 32, "vocabulary": 8}
-    rest = {"norm_epsilon": 1e-5, "rope_halves": False, "rope_frequencies": [1.0] * 8, "threads": 1, "packed": False}
+    rest = {"norm_epsilon": 1e-5, "rope_halves": False, "rope_frequencies": [1.0] * 8, "threads": 1}
 
     def make(tensors: dict[str, object], **changes: int) -> None:
         arguments: dict[str, Any] = sizes | rest | changes

@@ -146,6 +146,15 @@ def ask(
             show_envvar=False,
         ),
     ] = None,
+    repack: Annotated[
+        bool | None,
+        typer.Option(
+            "--repack/--no-repack",
+            help="Copy weights into a faster layout while loading.  [default: if memory allows]",
+            envvar="SELFEE_REPACK",
+            show_envvar=False,
+        ),
+    ] = None,
     api_key_file: Annotated[
         Path | None,
         typer.Option(
@@ -187,7 +196,7 @@ def ask(
     wish = Wish(form, shows_chain=form == "final" and show is Show.CHAIN and not quiet, is_quiet=quiet)
     if model in BUILTIN_MODELS:
         mode, prompts, params = _suited(BUILTIN_MODELS[model], mode, prompts, params, call)
-    with open_model(model, context, threads, api_key_file, timeout, None if quiet else stderr) as engine:
+    with open_model(model, context, threads, repack, api_key_file, timeout, None if quiet else stderr) as engine:
         from selfee.chain.run import stream_chain
 
         stream = stream_chain(
@@ -234,6 +243,7 @@ def open_model(
     model: str,
     context: int | None,
     threads: int | None,
+    repack: bool | None,
     api_key_file: Path | None,
     timeout: float | None,
     stderr: Screen | None,
@@ -254,6 +264,7 @@ def open_model(
             model,
             context_length=context,
             threads=threads,
+            repack=repack,
             api_key=key,
             timeout=timeout,
             proxy=server_proxy(model) if is_server else None,

@@ -7,6 +7,7 @@ from pathlib import Path
 from selfee.errors import ResourceError
 
 _GIB = 1 << 30
+_PACKED_SHARE = 0.9  # of the free memory: unlike mapped weights, packed ones cannot be dropped when others need room
 
 
 def available_memory(root: Path = Path("/")) -> int | None:
@@ -23,6 +24,11 @@ def require_memory(where: str, need: int, have: int | None, advice: str) -> None
     """Raise ResourceError if ``need`` bytes exceed ``have`` (unknown: nothing is refused)."""
     if have is not None and need > have:
         raise ResourceError(f"{where}: needs {need / _GIB:.1f} GiB of memory, have {have / _GIB:.1f}; {advice}")
+
+
+def has_room_to_pack(need: int, have: int | None) -> bool:
+    """Whether weights that need ``need`` bytes with all else may be copied into a layout of the kernels' own."""
+    return have is None or need <= _PACKED_SHARE * have
 
 
 def _from_meminfo(root: Path) -> int | None:

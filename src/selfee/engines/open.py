@@ -25,7 +25,9 @@ AnyEngine = LocalEngine | RemoteEngine | ScriptedEngine
 class Loader(Protocol):
     """Makes a model file ready to run; raises BadFileError, ResourceError, UsageError."""
 
-    def __call__(self, path: Path, *, context_length: int | None, threads: int | None) -> Runtime: ...
+    def __call__(
+        self, path: Path, *, context_length: int | None, threads: int | None, repack: bool | None
+    ) -> Runtime: ...
 
 
 def open_engine(
@@ -35,6 +37,7 @@ def open_engine(
     models: Path | None = None,
     context_length: int | None = None,
     threads: int | None = None,
+    repack: bool | None = None,
     api_key: str | None = None,
     timeout: float | None = None,
     total_timeout: float | None = None,
@@ -44,9 +47,10 @@ def open_engine(
 
     A model's name means the file that ``selfee models pull`` brought here (into the folder ``models``); nothing is
     downloaded. ``load`` opens model files (None: with this process's own engine). ``context_length`` (tokens) limits a
-    local model and describes a remote one; ``threads`` are for local models; ``api_key``, ``timeout`` (seconds without
-    a byte), ``total_timeout`` (seconds a request) and ``proxy`` for servers. Raises UsageError naming the accepted
-    forms, BadFileError for a bad file.
+    local model and describes a remote one. For local models: ``threads``, and ``repack``, where False leaves weights as
+    they lie in the file, which starts sooner and computes more slowly (None: where memory is short). For servers:
+    ``api_key``, ``timeout`` (seconds without a byte), ``total_timeout`` (seconds a request) and ``proxy``. Raises
+    UsageError naming the accepted forms, BadFileError for a bad file.
     """
     for name, value in (("context_length", context_length), ("threads", threads)):
         if value is not None and value < 1:
@@ -61,17 +65,17 @@ def open_engine(
             address, model or None, api_key=api_key, limits=limits, proxy=proxy, context_length=context_length
         )
     path = _model_path(spec, models)
-    return LocalEngine((load or _load_here)(path, context_length=context_length, threads=threads))
+    return LocalEngine((load or _load_here)(path, context_length=context_length, threads=threads, repack=repack))
 
 
 # What shows that a folder is a model, Hugging Face's or Meta's.
 _CONFIGS = ("config.json", "params.json")
 
 
-def _load_here(path: Path, *, context_length: int | None, threads: int | None) -> Runtime:
+def _load_here(path: Path, *, context_length: int | None, threads: int | None, repack: bool | None) -> Runtime:
     from selfee.engines.runtime import load_runtime  # NumPy and the kernels: servers and scripts do without
 
-    return load_runtime(path, context_length=context_length, threads=threads)
+    return load_runtime(path, context_length=context_length, threads=threads, repack=repack)
 
 
 def _model_path(spec: str, models: Path | None) -> Path:

@@ -10,7 +10,7 @@ from typing import cast
 
 from selfee.engines.base import Message, SamplingParams
 from selfee.engines.local import Decoder, Generated
-from selfee.engines.memory import available_memory, require_memory
+from selfee.engines.memory import available_memory, has_room_to_pack, require_memory
 from selfee.engines.sessions import Session
 from selfee.errors import UsageError
 from selfee.llama.chat_template import ChatTemplate
@@ -27,7 +27,6 @@ TRAINED_ON_CHAINS = "selfee.trained_on_chains"
 """Metadata key, true where a model was trained to write answer, feedback and revision by itself."""
 
 _SMALLEST_CONTEXT = 512  # tokens; below that no chain fits
-_MOST_PACKED = 1 << 29  # bytes; packing more keeps a user waiting for longer than a chain gains
 _SAMPLER_FIELDS = frozenset(field.name for field in dataclasses.fields(SamplerConfig))
 
 
@@ -87,11 +86,13 @@ class LlamaRuntime:
         self._checkpoint.close()
 
 
-def load_runtime(path: Path, *, context_length: int | None = None, threads: int | None = None) -> LlamaRuntime:
+def load_runtime(
+    path: Path, *, context_length: int | None = None, threads: int | None = None, repack: bool | None = None
+) -> LlamaRuntime:
     """Open a model file and bind it to the forward pass.
 
-    Weights stay where they are mapped, except that those of a small model are copied into the kernels' faster layout
-    (SmolLM2-135M: a quarter to a third more tokens a second for 94 MB and some 0.3 s; benchmarks/decode.py).
+    Quantised weights are copied into the kernels' faster layout, which takes one pass over the file and the place of
+    its pages in memory; ``repack`` False leaves them where they are mapped, None does so only where memory is short.
     ``context_length`` None takes the model's own, halved until weights and cache fit into the memory there is; a
     number is taken as it is. Raises BadFileError, UnsupportedFileError, UsageError, and ResourceError naming what is
     needed and what there is.
@@ -100,7 +101,7 @@ def load_runtime(path: Path, *, context_length: int | None = None, threads: int 
     try:
         config, have = LlamaConfig.from_checkpoint(checkpoint), available_memory()
         length = _fitting_context(checkpoint, config, context_length, have)
-        packed = _is_worth_packing(checkpoint, config, length, have)
+        packed = has_room_to_pack(memory_needed(checkpoint, config, length), have) if repack is None else repack
         model = Model.load(checkpoint, context_length=length, threads=threads, packed=packed)
         return LlamaRuntime(checkpoint, model)
     except BaseException:
@@ -118,9 +119,3 @@ def _fitting_context(checkpoint: Checkpoint, config: LlamaConfig, asked: int | N
     advice = "use a smaller file" + (" or a smaller context_length" if asked else "")
     require_memory(str(checkpoint.path), need, have, advice)
     return length
-
-
-def _is_worth_packing(checkpoint: Checkpoint, config: LlamaConfig, length: int, have: int | None) -> bool:
-    need = memory_needed(checkpoint, config, length, packed=True)
-    copies = need - memory_needed(checkpoint, config, length)
-    return 0 < copies <= _MOST_PACKED and (have is None or need <= have)

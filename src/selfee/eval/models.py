@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from selfee.engines.memory import available_memory, require_memory
+from selfee.engines.memory import available_memory, has_room_to_pack, require_memory
 from selfee.errors import BadFileError
 from selfee.llama.config import LlamaConfig
 from selfee.llama.model import Model, memory_needed
 from selfee.llama.tokenizer import Tokenizer, load_tokenizer
 from selfee.weights.open import open_checkpoint
-
-_MOST_PACKED = 1 << 31  # bytes of weights copied into the faster layout; more takes longer than it gains
 
 
 @dataclass(frozen=True)
@@ -66,15 +64,15 @@ class MeasuredModel:
 def open_measured(path: str | Path, n_ctx: int, threads: int | None = None) -> Iterator[MeasuredModel]:
     """Open a model for chunks of ``n_ctx`` tokens.
 
-    Weights are copied into the kernels' faster layout where they are small and memory allows. Raises BadFileError,
+    Weights are copied into the kernels' faster layout where memory allows. Raises BadFileError,
     UnsupportedFileError, UsageError; ResourceError where the model does not fit into memory.
     """
     with open_checkpoint(path) as checkpoint:
         config, have = LlamaConfig.from_checkpoint(checkpoint), available_memory()
-        plain = memory_needed(checkpoint, config, n_ctx)
-        require_memory(str(checkpoint.path), plain, have, "use a smaller file or a smaller context (-c)")
-        packed = memory_needed(checkpoint, config, n_ctx, packed=True)
-        is_packed = packed - plain <= _MOST_PACKED and (have is None or packed <= have)
+        need = memory_needed(checkpoint, config, n_ctx)
+        require_memory(str(checkpoint.path), need, have, "use a smaller file or a smaller context (-c)")
         tokenizer = load_tokenizer(checkpoint.vocab)
-        with Model.load(checkpoint, context_length=n_ctx, threads=threads, packed=is_packed) as model:
+        with Model.load(
+            checkpoint, context_length=n_ctx, threads=threads, packed=has_room_to_pack(need, have)
+        ) as model:
             yield MeasuredModel(model, tokenizer)

@@ -25,17 +25,18 @@ if TYPE_CHECKING:
 
 _CELL = 2  # bytes of a cached value (float16)
 _KEY_BLOCK, _LANES = 16, 8  # positions and values are rounded up to these (native/ops.h)
+_MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+_HEADS = ("output.weight", "token_embd.weight")
 _BATCH = 256  # tokens that go through the layers together (native/forward.h)
 
 
-def memory_needed(checkpoint: Checkpoint, config: LlamaConfig, context_length: int, *, packed: bool = False) -> int:
+def memory_needed(checkpoint: Checkpoint, config: LlamaConfig, context_length: int) -> int:
     """Bytes for the weights, one session of ``context_length`` tokens and the scratch memory of a forward pass.
 
-    Mapped weights are shared with the system's file cache, which may drop them again; a ``packed`` copy is not.
+    Mapped weights are shared with the system's file cache, which may drop them again; a packed copy takes their place.
     """
     weights = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-    copies = sum(tensor.nbytes for tensor in checkpoint.tensors.values() if tensor.type.block_values == 32)
-    return weights + copies * packed + cache_bytes(config, context_length) + _scratch_bytes(config)
+    return weights + cache_bytes(config, context_length) + _scratch_bytes(config)
 
 
 def cache_bytes(config: LlamaConfig, context_length: int) -> int:
@@ -74,7 +75,9 @@ class Model:
         self.context_length = context_length or self.config.context_length
         self.threads = threads
         self._owned = owned
-        self._native: native_types.Model | None = _bind(checkpoint, self.config, threads, packed)
+        self._native: native_types.Model | None = _bind(checkpoint, self.config, threads)
+        if packed:
+            _pack(self._native, checkpoint, self.config)
 
     @classmethod
     def load(
@@ -88,9 +91,9 @@ class Model:
         """Bind a model file, or one already open, to the forward pass; weights stay mapped and are not copied.
 
         ``context_length``: tokens a session can hold (None: what the file says). ``threads``: None is the number of
-        physical cores; any number gives the same results. ``packed`` copies the matrices of types Q4_0 ... Q8_0 into a
-        layout that is faster, with the same results, for their size in memory and a pass over the file. Raises
-        BadFileError, UnsupportedFileError, UsageError, ResourceError.
+        physical cores; any number gives the same results. ``packed`` copies quantised matrices into a layout that is
+        faster, with the same results, for one pass over the file; the pages of the file are given back as it goes, so
+        that memory holds the weights once. Raises BadFileError, UnsupportedFileError, UsageError, ResourceError.
         """
         if context_length is not None and not 0 < context_length < 1 << 31:
             raise UsageError(f"context_length: {context_length}; expected 1 or more tokens")
@@ -217,7 +220,21 @@ class Session:
             ) from error
 
 
-def _bind(checkpoint: Checkpoint, config: LlamaConfig, threads: int, packed: bool) -> native_types.Model:
+def _pack(model: native_types.Model, checkpoint: Checkpoint, config: LlamaConfig) -> None:
+    """Pack layer by layer, and let the system take back what was read of the file."""
+    try:
+        for index in range(config.layers + 1):
+            model.pack(index)
+            for name in (f"blk.{index}.{part}.weight" for part in _MATRICES) if index < config.layers else _HEADS:
+                if name in checkpoint.tensors:
+                    checkpoint.release(name)
+    except MemoryError as error:
+        raise ResourceError(
+            f"{checkpoint.path}: not enough memory for a packed copy of the weights; load the model without it"
+        ) from error
+
+
+def _bind(checkpoint: Checkpoint, config: LlamaConfig, threads: int) -> native_types.Model:
     isa()  # a wrong SELFEE_ISA is the user's mistake, not the file's
     tensors: dict[str, object] = {}
     for name, tensor in checkpoint.tensors.items():
@@ -238,12 +255,7 @@ def _bind(checkpoint: Checkpoint, config: LlamaConfig, threads: int, packed: boo
             rope_frequencies=list(config.rope_frequencies),
             tensors=tensors,
             threads=threads,
-            packed=packed,
         )
-    except MemoryError as error:
-        raise ResourceError(
-            f"{checkpoint.path}: not enough memory for a packed copy of the weights; load the model without it"
-        ) from error
     except (AttributeError, TypeError) as error:
         raise SelfeeError(
             "selfee._native: the compiled kernels do not fit the Python files; expected both from the same sources; "
