@@ -275,6 +275,12 @@ struct Packed256 {
             codes += 4 * 4 * group_words * T;
             starts += 4 * T;
         }
+        finish<T>(header, scales, x, isum, y);
+    }
+
+    // y += (d * d_x) * isum [- (dmin * d_x) * minima . sums of x]
+    template <int T>
+    SELFEE_INLINE void finish(const uint8_t* header, const Scales& scales, const Panel<T>& x, const Ints* isum, Floats* y) {
         const Floats d = halves(header);
         if constexpr (has_minimum) {
             const Floats dmin = halves(header + 2 * kGroupRows);
@@ -292,6 +298,45 @@ struct Packed256 {
         } else {
             for (int t = 0; t < T; ++t) y[t] = add(y[t], mul(mul(d, as_floats(every_32(x.scales + t))), to_floats(isum[t])));
         }
+    }
+};
+
+// Q2_K for several tokens: scale * code is at most 45, so the products are looked up once and each token only multiplies.
+struct PackedQ2 : Packed256<BlockQ2_K, Twos, ScalesQ2, 16, -1> {
+    // Of four rows that share sixteen bytes, row r looks up bytes 4 r to 4 r + 3.
+    template <class Use>
+    SELFEE_INLINE void each_product(Ints all, Ints products, Use use) {
+        const Ints row = quarter_offsets(), two = fill_8(3);
+        use(std::integral_constant<int, 0>(), shuffle_8(products, or_and(row, all, two)));
+        use(std::integral_constant<int, 1>(), shuffle_8(products, or_and(row, right_16<2>(all), two)));
+        use(std::integral_constant<int, 2>(), shuffle_8(products, or_and(row, right_16<4>(all), two)));
+        use(std::integral_constant<int, 3>(), shuffle_8(products, or_and(row, right_16<6>(all), two)));
+    }
+
+    template <int T>
+    SELFEE_INLINE void block(const uint8_t* header, const uint8_t* lines, const Panel<T>& x, Floats* y) {
+        if constexpr (T < kFoldsFrom) return Packed256::block<T>(header, lines, x, y);
+        const ScalesQ2 scales(lines);
+        const uint8_t* codes_at = lines + kLine * PackedBlock<Block>::scale_lines;
+        const int8_t* codes = x.codes;
+        GroupSum<Codes::U6> sums[T];
+        for (int t = 0; t < T; ++t) sums[t].start(zero());
+        for (int i = 0; i < scale_words; ++i) {
+            const Ints scale_word = scales.word(i);
+            repeat<4>([&](auto j) SELFEE_LAMBDA {
+                const Ints scale = spread_byte<ScalesQ2::byte<j>, false>(scale_word);
+                const Ints products = multiply_32(scale, fill_32(0x03020100));
+                each_product(line(codes_at + kLine * j), products, [&](auto c, Ints word) SELFEE_LAMBDA {
+                    for (int t = 0; t < T; ++t) sums[t].add(word, every_32(codes + 4 * ((4 * j + c) * T + t)), false);
+                });
+            });
+            prefetch(codes_at, x.ahead, 4 * kLine);
+            codes_at += 4 * kLine;
+            codes += 64 * T;
+        }
+        Ints isum[T];
+        for (int t = 0; t < T; ++t) isum[t] = sums[t].total();
+        finish<T>(header, scales, x, isum, y);
     }
 };
 
@@ -369,7 +414,7 @@ static void multiply_packed(const Matrix& w, const ActivationView& a, int64_t be
         case Type::Q5_0: return run(Packed32<BlockQ5_0, Fives, 1>{});
         case Type::Q5_1: return run(Packed32<BlockQ5_1, Fives, -1>{});
         case Type::Q8_0: return run(Packed32<BlockQ8_0, Bytes, 4>{});
-        case Type::Q2_K: return run(Packed256<BlockQ2_K, Twos, ScalesQ2, 16, -1>{});
+        case Type::Q2_K: return run(PackedQ2{});
         case Type::Q3_K: return run(Packed256<BlockQ3_K, Threes, ScalesQ3, 16, 0>{});
         case Type::Q4_K: return run(Packed256<BlockQ4_K, Nibbles, ScalesQ45, 32, -1>{});
         case Type::Q5_K: return run(Packed256<BlockQ5_K, Fives, ScalesQ45, 32, -1>{});

@@ -83,6 +83,7 @@ SELFEE_INLINE Ints product(Weights w, Ints x) {
 // Words of the packed layout (packed_tiles.h): a lane is a row, sixteen rows are two registers.
 constexpr int kPanel = 4;              // tokens computed together: more sums do not fit into sixteen registers
 constexpr bool kStartsAnywhere = false;  // sums begin at 0: they are 16 bits wide
+constexpr int kFoldsFrom = kPanel + 1;   // tokens for which looking up scale * code pays: never
 // A line is loaded once and kept: compilers prefer to load it again for every use, and loads are what runs out first.
 SELFEE_INLINE Ints line(const void* p) {
     Ints v = _mm256_loadu_si256(static_cast<const __m256i*>(p));
@@ -93,6 +94,7 @@ SELFEE_INLINE Ints line_again(const void* p) { return _mm256_loadu_si256(static_
 SELFEE_INLINE Ints every_32(const void* p) { return _mm256_set1_epi32(int32_t(load_u32(static_cast<const uint8_t*>(p)))); }
 SELFEE_INLINE Floats halves(const void* p) { return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p))); }
 SELFEE_INLINE Ints or_and(Ints a, Ints b, Ints mask) { return _mm256_or_si256(a, _mm256_and_si256(b, mask)); }
+SELFEE_INLINE Ints quarter_offsets() { return _mm256_broadcastsi128_si256(_mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c)); }
 SELFEE_INLINE Ints sub_8(Ints a, Ints b) { return _mm256_sub_epi8(a, b); }
 SELFEE_INLINE Ints fill_32(int32_t value) { return _mm256_set1_epi32(value); }
 template <int N>

@@ -88,6 +88,7 @@ SELFEE_INLINE Ints product(Weights w, Ints x) { return _mm512_dpbusd_epi32(zero(
 // Words of the packed layout (packed_tiles.h): a lane is a row, sixteen rows are one register.
 constexpr int kPanel = 8;             // tokens computed together: their sums are 24 of 32 registers
 constexpr bool kStartsAnywhere = true;  // sums may begin with what unsigned codes are too large by
+constexpr int kFoldsFrom = 3;           // tokens for which looking up scale * code pays
 // A line is loaded once and kept: compilers prefer to load it again for every use, and loads are what runs out first.
 SELFEE_INLINE Ints line(const void* p) {
     Ints v = _mm512_loadu_si512(p);
@@ -101,6 +102,7 @@ SELFEE_INLINE Ints every_32(const void* p) { return _mm512_set1_epi32(int32_t(lo
 SELFEE_INLINE Floats halves(const void* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p))); }
 // a | (b & mask), (a & mask) | (b & ~mask)
 SELFEE_INLINE Ints or_and(Ints a, Ints b, Ints mask) { return _mm512_ternarylogic_epi32(a, b, mask, 0xf8); }
+SELFEE_INLINE Ints quarter_offsets() { return _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c)); }
 SELFEE_INLINE Ints sub_8(Ints a, Ints b) { return _mm512_sub_epi8(a, b); }
 SELFEE_INLINE Ints fill_32(int32_t value) { return _mm512_set1_epi32(value); }
 template <int N>
