@@ -180,14 +180,15 @@ static void float_rows(const Matrix& w, const ActivationView& a, int64_t row, in
 template <class Format>
 static void multiply_floats(const Matrix& w, const ActivationView& a, int64_t row_begin, int64_t row_end, float* y,
                             int64_t y_stride) {
-    const int64_t pass = std::max<int64_t>(4, kTokenBytes / int64_t(sizeof(float)) / a.cols / 4 * 4);
+    constexpr int kTokens = kFloatTokens;
+    const int64_t pass = std::max<int64_t>(kTokens, kTokenBytes / int64_t(sizeof(float)) / a.cols / kTokens * kTokens);
     for (int64_t t_begin = 0; t_begin < a.n; t_begin += pass) {
         const int64_t t_end = std::min(a.n, t_begin + pass);
         for (int64_t row = row_begin; row < row_end; row += kRowTile) {
             const int64_t end = std::min(row_end, row + kRowTile);
             int64_t t = t_begin;
-            for (; t_end - t >= 4; t += 4) float_rows<Format, 1, 4>(w, a, row, end, t, y, y_stride);
-            if (t_end - t >= 2) float_rows<Format, 2, 2>(w, a, row, end, t, y, y_stride), t += 2;
+            for (; t_end - t >= kTokens; t += kTokens) float_rows<Format, kFloatRows, kTokens>(w, a, row, end, t, y, y_stride);
+            if (kTokens > 2 && t_end - t >= 2) float_rows<Format, kFloatRows, 2>(w, a, row, end, t, y, y_stride), t += 2;
             if (t_end - t >= 1) float_rows<Format, 4, 1>(w, a, row, end, t, y, y_stride);
         }
     }

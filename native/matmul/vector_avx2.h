@@ -191,6 +191,7 @@ SELFEE_INLINE Ints peak_step(Ints sum, Ints factor) { return _mm256_maddubs_epi1
 SELFEE_INLINE int32_t first_lane(Ints a) { return _mm256_extract_epi32(a, 0); }
 
 // Sixteen f32 lanes, for weights that are floats themselves.
+constexpr int kFloatRows = 2, kFloatTokens = 2;  // computed together: four sums of two registers
 struct Lanes16 {
     __m256 low, high;
 };

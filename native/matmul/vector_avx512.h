@@ -158,6 +158,7 @@ SELFEE_INLINE int32_t first_lane(Ints a) { return _mm_cvtsi128_si32(_mm512_casts
 
 // Sixteen f32 lanes, for weights that are floats themselves.
 using Lanes16 = __m512;
+constexpr int kFloatRows = 4, kFloatTokens = 4;  // computed together: sixteen sums
 
 SELFEE_INLINE Lanes16 no_lanes() { return _mm512_setzero_ps(); }
 SELFEE_INLINE Lanes16 load_f32(const void* p) { return _mm512_loadu_ps(static_cast<const float*>(p)); }

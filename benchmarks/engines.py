@@ -1,0 +1,159 @@
+"""What is measured: one forward pass of some tokens after some others, by selfee and by its peers.
+
+Every engine runs in a process of its own and says how long each case took. Peers: the package xllamacpp in
+SELFEE_PEER_PYTHON (or this Python), and native builds, if SELFEE_BENCH_LLAMA_CPP and SELFEE_BENCH_IK_LLAMA_CPP name
+their llama-bench programs: those run with and without repacked weights, and the faster figure counts for each case.
+docs/explanation/peers.md says how to get them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+PEER = ROOT / "benchmarks" / "peer.py"
+GENERATED = 24  # tokens one after the other, where one token at a time is measured
+REPEATED = 3
+
+
+class Case(NamedTuple):
+    """A forward pass of ``tokens`` tokens after ``depth`` others; one token means one of a generated text."""
+
+    tokens: int
+    depth: int = 0
+
+
+Times = dict[Case, float]
+"""Seconds; for one token the mean of a short text, otherwise of one pass (medians of a few)."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Something that can time cases on a model file with some threads, in a process of its own."""
+
+    name: str
+    time: Callable[[Path, int, Sequence[Case]], Times]
+
+
+def engines(*, isa: str | None = None, repack: bool = True) -> list[Engine]:
+    """selfee first, then the peers that are there. ``isa`` and ``repack`` are for selfee."""
+    found = [Engine("selfee", lambda path, threads, cases: _own(path, threads, cases, isa, repack))]
+    python = os.environ.get("SELFEE_PEER_PYTHON", sys.executable)
+    if subprocess.run([python, "-c", "import xllamacpp"], capture_output=True, check=False).returncode == 0:
+        found.append(Engine("xllamacpp", lambda path, threads, cases: _xllamacpp(python, path, threads, cases)))
+    if program := os.environ.get("SELFEE_BENCH_LLAMA_CPP"):
+        found.append(Engine("llama.cpp", lambda *given: _llama_bench(program, ["--repack", "0,1"], *given)))
+    if other := os.environ.get("SELFEE_BENCH_IK_LLAMA_CPP"):
+        found.append(Engine("ik", lambda *given: _faster(_ik(other, "0", *given), _ik(other, "1", *given))))
+    return found
+
+
+def _own(path: Path, threads: int, cases: Sequence[Case], isa: str | None, repack: bool) -> Times:
+    asked = {"path": str(path), "threads": threads, "cases": list(cases), "repack": repack}
+    environment = os.environ | ({"SELFEE_ISA": isa} if isa else {})
+    command = [sys.executable, __file__]
+    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=True, env=environment)
+    return dict(zip(cases, json.loads(done.stdout)["seconds"], strict=True))
+
+
+def measure_here(path: str, threads: int, cases: Sequence[Case], repack: bool) -> dict[str, Any]:
+    """selfee in this process: seconds of each case, of loading, and the peak of its memory."""
+    from selfee.llama.model import Model
+
+    started = time.perf_counter()
+    longest = max(case.depth + max(case.tokens, GENERATED + 8) for case in cases)
+    with Model.load(path, context_length=longest, threads=threads, packed=repack) as model:
+        loaded = time.perf_counter() - started
+        session = model.new_session()
+        seconds = []
+        for tokens, depth in cases:
+            session.truncate(min(session.length, depth))
+            if session.length < depth:
+                session.forward([300 + index % 97 for index in range(depth - session.length)], "none")
+            if tokens == 1:
+                for token in range(4):
+                    session.forward([259 + token])
+                begun = time.perf_counter()
+                for token in range(GENERATED):
+                    session.forward([263 + token])
+                seconds.append((time.perf_counter() - begun) / GENERATED)
+                continue
+            passes = []
+            for number in range(REPEATED + 1):
+                session.truncate(depth)
+                begun = time.perf_counter()
+                session.forward([259 + (index + number) % 97 for index in range(tokens)])
+                passes.append(time.perf_counter() - begun)
+            seconds.append(statistics.median(passes[1:]))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"seconds": seconds, "load": loaded, "peak": peak}
+
+
+def _xllamacpp(python: str, path: Path, threads: int, cases: Sequence[Case]) -> Times:
+    """A prompt of as many tokens, or a text generated after a prompt: its server's own timings."""
+    requests = []
+    for tokens, depth in cases:
+        prompt = [259 + index % 97 for index in range(max(1, depth) if tokens == 1 else tokens)]
+        requests += [{"prompt": prompt, "max_tokens": GENERATED if tokens == 1 else 1}] * (1 if depth else REPEATED)
+        if tokens > 1 and depth:
+            raise ValueError("xllamacpp: several tokens at a depth cannot be timed; expected one")
+    asked = {"model": str(path), "threads": threads, "requests": requests, "context": 2048}
+    done = subprocess.run([python, str(PEER)], input=json.dumps(asked), capture_output=True, text=True, check=True)
+    replies = iter(json.loads(done.stdout[done.stdout.index('{"replies"') :])["replies"])
+    times: Times = {}
+    for case in cases:
+        own = [next(replies)["timings"] for _ in range(1 if case.depth else REPEATED)]
+        name = "predicted_per_token_ms" if case.tokens == 1 else "prompt_ms"
+        times[case] = statistics.median(timing[name] for timing in own) / 1000
+    return times
+
+
+def _llama_bench(program: str, flags: Sequence[str], path: Path, threads: int, cases: Sequence[Case]) -> Times:
+    times: Times = {}
+    for depth in sorted({case.depth for case in cases}):
+        passes = [str(case.tokens) for case in cases if case.depth == depth and case.tokens > 1]
+        texts = [str(GENERATED)] if Case(1, depth) in cases else []
+        command = [program, "-m", str(path), "-t", str(threads), "-fa", "1", "-r", str(REPEATED), "-o", "json", *flags]
+        command += ["-p", ",".join(passes) or "0", "-n", ",".join(texts) or "0"]
+        command += ["-d", str(depth)] if depth else []
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        for row in json.loads(done.stdout[done.stdout.index("[") :]):
+            is_text = row["n_gen"] > 0
+            case = Case(1 if is_text else row["n_prompt"], depth)
+            samples = row.get("samples_ns") or [row["avg_ns"]]
+            taken = statistics.median(samples) / 1e9 / (GENERATED if is_text else 1)
+            times[case] = min(taken, times.get(case, taken))
+    return times
+
+
+def _ik(program: str, repacked: str, path: Path, threads: int, cases: Sequence[Case]) -> Times:
+    """ik_llama.cpp's llama-bench knows no depth."""
+    return _llama_bench(program, ["-rtr", repacked], path, threads, [case for case in cases if not case.depth])
+
+
+def _faster(one: Times, other: Times) -> Times:
+    return {case: min(seconds, other[case]) for case, seconds in one.items()}
+
+
+def main() -> None:
+    argparse.ArgumentParser(description="Times cases given as JSON on stdin; used by the benchmarks.").parse_args()
+    asked = json.load(sys.stdin)
+    cases = [Case(*case) for case in asked["cases"]]
+    json.dump(measure_here(asked["path"], asked["threads"], cases, asked["repack"]), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
