@@ -90,6 +90,11 @@ SELFEE_INLINE Ints line(const void* p) {
     asm("" : "+x"(v));
     return v;
 }
+// Compilers put off integer additions and add up in an order of their own, for which registers do not suffice.
+SELFEE_INLINE Ints added_now(Ints sum) {
+    asm("" : "+x"(sum));
+    return sum;
+}
 SELFEE_INLINE Ints line_again(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 SELFEE_INLINE Ints every_32(const void* p) { return _mm256_set1_epi32(int32_t(load_u32(static_cast<const uint8_t*>(p)))); }
 SELFEE_INLINE Floats halves(const void* p) { return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p))); }
@@ -117,11 +122,11 @@ struct GroupSum {
     SELFEE_INLINE_MEMBER void add(Ints codes, Ints x, bool last) {
         if constexpr (kind == Codes::S8) {
             const Ints w = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
-            sum = _mm256_add_epi32(sum, product<kind>(weights<kind>(w), x));
+            sum = added_now(_mm256_add_epi32(sum, product<kind>(weights<kind>(w), x)));
             return;
         }
         const Ints both = _mm256_maddubs_epi16(codes, x);
-        narrow = words == 0 ? both : _mm256_add_epi16(narrow, both);
+        narrow = words == 0 ? both : added_now(_mm256_add_epi16(narrow, both));
         if (++words < kNarrowWords<kind> || last) return;
         sum = _mm256_add_epi32(sum, _mm256_madd_epi16(narrow, _mm256_set1_epi16(1)));
         words = 0;
@@ -131,7 +136,7 @@ struct GroupSum {
         return _mm256_add_epi32(sum, _mm256_madd_epi16(narrow, _mm256_set1_epi16(1)));
     }
     SELFEE_INLINE_MEMBER Ints plus_scaled(Ints to, Ints scale) const {
-        return _mm256_add_epi32(to, _mm256_mullo_epi32(total(), scale));
+        return added_now(_mm256_add_epi32(to, _mm256_mullo_epi32(total(), scale)));
     }
 };
 

@@ -97,6 +97,13 @@ SELFEE_INLINE Ints line(const void* p) {
 #endif
     return v;
 }
+// Compilers put off integer additions and add up in an order of their own, for which registers do not suffice.
+SELFEE_INLINE Ints added_now(Ints sum) {
+#ifndef SELFEE_EMULATE_AVX512
+    asm("" : "+v"(sum));
+#endif
+    return sum;
+}
 SELFEE_INLINE Ints line_again(const void* p) { return _mm512_loadu_si512(p); }
 SELFEE_INLINE Ints every_32(const void* p) { return _mm512_set1_epi32(int32_t(load_u32(static_cast<const uint8_t*>(p)))); }
 SELFEE_INLINE Floats halves(const void* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p))); }
@@ -115,7 +122,7 @@ struct GroupSum {
     SELFEE_INLINE_MEMBER void start(Ints value) { sum = value; }
     SELFEE_INLINE_MEMBER void add(Ints codes, Ints x, bool) { sum = _mm512_dpbusd_epi32(sum, codes, x); }
     SELFEE_INLINE_MEMBER Ints total() const { return sum; }
-    SELFEE_INLINE_MEMBER Ints plus_scaled(Ints to, Ints scale) const { return _mm512_add_epi32(to, _mm512_mullo_epi32(sum, scale)); }
+    SELFEE_INLINE_MEMBER Ints plus_scaled(Ints to, Ints scale) const { return added_now(_mm512_add_epi32(to, _mm512_mullo_epi32(sum, scale))); }
 };
 
 // Byte j of every lane as the scale that plus_scaled() wants.
