@@ -171,19 +171,17 @@ void pack_lines(const BlockQ6_K& block, Lane to) {
 
 template <class Block>
 void pack_group(const Matrix& w, int64_t first_row, uint8_t* group) {
-    using Packed = PackedBlock<Block>;
     const int64_t blocks = w.cols / block_values(w.type);
     const int64_t rows = std::min(kGroupRows, w.rows - first_row);
     if (rows < kGroupRows) std::memset(group, 0, packed_group_bytes<Block>(blocks));
-    uint8_t* lines = group + packed_header<Block>(blocks);
-    for (int64_t b = 0; b < blocks; ++b, lines += Packed::bytes)
+    for (int64_t b = 0; b < blocks; ++b)
         for (int64_t r = 0; r < rows; ++r) {
             const auto& block = reinterpret_cast<const Block*>(w.data + size_t(first_row + r) * w.row_bytes)[b];
-            uint8_t* header = group + size_t(b) * Packed::header_bytes + size_t(2 * r);
+            uint8_t* header = group + packed_header_at<Block>(b) + size_t(2 * r);
             std::memcpy(header, block.d, 2);
             if constexpr (requires { block.m; }) std::memcpy(header + 2 * kGroupRows, block.m, 2);
             if constexpr (requires { block.dmin; }) std::memcpy(header + 2 * kGroupRows, block.dmin, 2);
-            pack_lines(block, {lines + size_t(4 * r)});
+            pack_lines(block, {group + packed_lines_at<Block>(b) + size_t(4 * r)});
         }
 }
 

@@ -1,9 +1,9 @@
 // The packed layout: sixteen rows interleaved, so that one line of 64 bytes holds four columns of sixteen rows, sums need
 // no folding across lanes, and the scales of sixteen rows are one load.  Nothing is added, bits are only moved.
 //
-// A group of sixteen rows is
-//   d[16] f16 and, where the type has it, m[16] or dmin[16] f16 for each block · padding to 64 bytes ·
-//   for each block its scale lines, then its code lines.
+// A group of sixteen rows is read from its first byte to its last, which is what the machine's own prefetching does best:
+//   a header line: d[16] f16 and m[16] or dmin[16] f16 of one block; types without minima: d[16] of two blocks ·
+//   the scale lines, then the code lines of that block, or of the first and then of the second.
 // Row r owns bytes 4 r .. 4 r + 3 of a line.  A word is four codes of a row, one a byte: columns 4 c .. 4 c + 3 are word c.
 //
 //   4 bits   32 columns in four lines: line i has word i in the low nibbles and word i + 4 in the high ones.
@@ -27,14 +27,14 @@ namespace selfee {
 constexpr int64_t kGroupRows = 16;
 constexpr size_t kLine = 4 * size_t(kGroupRows);
 
-// Lines of one packed block.
+// What is known of one packed block.
 template <class Block, size_t kScaleLines, size_t kCodeLines>
 struct PackedLines {
     static constexpr bool has_minimum = requires(Block block) { block.m; } || requires(Block block) { block.dmin; };
-    static constexpr size_t header_bytes = 2 * size_t(kGroupRows) * (has_minimum ? 2 : 1);
+    static constexpr int64_t per_header = has_minimum ? 1 : 2;  // blocks
     static constexpr size_t scale_lines = kScaleLines;
     static constexpr size_t bytes = kLine * (kScaleLines + kCodeLines);
-    static_assert(header_bytes + bytes == size_t(kGroupRows) * sizeof(Block));
+    static_assert(bytes + kLine / per_header == size_t(kGroupRows) * sizeof(Block));
 };
 
 template <class Block> struct PackedBlock;
@@ -49,15 +49,25 @@ template <> struct PackedBlock<BlockQ4_K> : PackedLines<BlockQ4_K, 3, 32> {};
 template <> struct PackedBlock<BlockQ5_K> : PackedLines<BlockQ5_K, 3, 40> {};
 template <> struct PackedBlock<BlockQ6_K> : PackedLines<BlockQ6_K, 4, 48> {};
 
-// Bytes of the headers of a group of `blocks` blocks: where its lines begin.
+// Where block b of a group has its header and its lines.
 template <class Block>
-constexpr size_t packed_header(int64_t blocks) {
-    return (size_t(blocks) * PackedBlock<Block>::header_bytes + kLine - 1) / kLine * kLine;
+constexpr size_t packed_header_at(int64_t b) {
+    using Packed = PackedBlock<Block>;
+    const auto before = size_t(b / Packed::per_header), among = size_t(b % Packed::per_header);
+    return before * (kLine + size_t(Packed::per_header) * Packed::bytes) + among * (kLine / 2);
+}
+
+template <class Block>
+constexpr size_t packed_lines_at(int64_t b) {
+    using Packed = PackedBlock<Block>;
+    const auto before = size_t(b / Packed::per_header);
+    return (before + 1) * kLine + size_t(b) * Packed::bytes;
 }
 
 template <class Block>
 constexpr size_t packed_group_bytes(int64_t blocks) {
-    return packed_header<Block>(blocks) + size_t(blocks) * PackedBlock<Block>::bytes;
+    constexpr int64_t per_header = PackedBlock<Block>::per_header;
+    return size_t((blocks + per_header - 1) / per_header) * kLine + size_t(blocks) * PackedBlock<Block>::bytes;
 }
 
 // Packs the whole of w, whatever the instruction set; does nothing if there is no packed layout for its type.

@@ -13,7 +13,11 @@
 namespace selfee {
 namespace {
 
-constexpr size_t kAhead = 4096;  // bytes: what a core reads while one access to memory is under way, and some more
+// How far in front of the weights to ask for them, in bytes. The machine follows a stream by itself; a short distance
+// helps it along where few tokens keep it reading, a long one where many keep it computing.
+template <int T>
+constexpr size_t kAhead = T <= 4 ? 512 : 3072;
+
 constexpr int kParts = int(kGroupRows) / kLanes;  // registers for a group of rows
 
 #define SELFEE_LAMBDA __attribute__((always_inline))
@@ -340,35 +344,42 @@ struct PackedQ2 : Packed256<BlockQ2_K, Twos, ScalesQ2, 16, -1> {
     }
 };
 
-// One register of rows, one panel of T tokens. `part` is the register's number within its group.
+// One register of rows, one panel of T tokens. from_memory: no panel before this one has read the weights. `part` is the register's number within its group.
 template <class Format, int T>
-static void packed_tile(const uint8_t* group, const ActivationView& a, int64_t first, size_t ahead, int part, Floats* y) {
+static void packed_tile(const uint8_t* group, const ActivationView& a, int64_t first, bool from_memory, int part, Floats* y) {
     using Packed = PackedBlock<typename Format::Block>;
     const int64_t blocks = a.cols / Format::values;
     const uint8_t* header = group + 2 * kLanes * part;
-    const uint8_t* lines = group + packed_header<typename Format::Block>(blocks) + 4 * kLanes * part;
+    const uint8_t* lines = group + kLine + 4 * kLanes * part;
     Panel<T> x{a.codes + first * a.cols, a.scales + first * blocks, a.isums + first * blocks * Format::sums,
-               a.pairs + first * blocks * Format::pairs, ahead};
+               a.pairs + first * blocks * Format::pairs, from_memory ? kAhead<T> : 0};
     Floats sums[T];
     for (int t = 0; t < T; ++t) sums[t] = no_floats();
-    for (int64_t b = 0; b < blocks; ++b, header += Packed::header_bytes, lines += Packed::bytes) {
+    for (int64_t b = 1; b <= blocks; ++b) {
         Format::template block<T>(header, lines, x, sums);
         x.codes += T * Format::values;
         x.scales += T;
         x.isums += T * Format::sums;
         x.pairs += T * Format::pairs;
+        lines += Packed::bytes;
+        if (b % Packed::per_header != 0) {
+            header += kLine / 2;
+            continue;
+        }
+        header += kLine + size_t(Packed::per_header) * Packed::bytes - kLine / 2 * size_t(Packed::per_header - 1);
+        lines += kLine;
     }
     for (int t = 0; t < T; ++t) y[t] = sums[t];
 }
 
 template <class Format, int T>
-static void packed_rows(const Matrix& w, const ActivationView& a, int64_t row, int64_t row_end, int64_t first, size_t ahead,
+static void packed_rows(const Matrix& w, const ActivationView& a, int64_t row, int64_t row_end, int64_t first, bool from_memory,
                         float* y, int64_t y_stride) {
     const size_t bytes = packed_group_bytes<typename Format::Block>(w.cols / Format::values);
     const uint8_t* group = static_cast<const uint8_t*>(w.packed.get()) + size_t(row / kGroupRows) * bytes;
     for (int part = 0; part < kParts && row + part * kLanes < row_end; ++part) {
         Floats results[T];
-        packed_tile<Format, T>(group, a, first, ahead, part, results);
+        packed_tile<Format, T>(group, a, first, from_memory, part, results);
         const int64_t rows = std::min<int64_t>(kLanes, row_end - row - part * kLanes);
         for (int t = 0; t < T; ++t) {
             float* to = y + (first + t) * y_stride + row + part * kLanes;
@@ -383,7 +394,7 @@ static void packed_rows(const Matrix& w, const ActivationView& a, int64_t row, i
     }
 }
 
-using PackedRows = void (*)(const Matrix& w, const ActivationView& a, int64_t row, int64_t row_end, int64_t first, size_t ahead,
+using PackedRows = void (*)(const Matrix& w, const ActivationView& a, int64_t row, int64_t row_end, int64_t first, bool from_memory,
                             float* y, int64_t y_stride);
 
 // The kernels of one format for panels of 1, 2, .. tokens.
@@ -402,7 +413,7 @@ static void multiply_panels(const Matrix& w, const ActivationView& a, int64_t ro
         for (int64_t row = row_begin; row < row_end; row += kGroupRows)
             for (int64_t t = t_begin; t < t_end; t += kPanel)
                 ByWidth<Format>::rows[std::min<int64_t>(kPanel, t_end - t) - 1](
-                    w, a, row, row_end, t, t == t_begin ? kAhead : 0, y, y_stride);  // later panels find the weights in the cache
+                    w, a, row, row_end, t, t == t_begin, y, y_stride);
     }
 }
 
