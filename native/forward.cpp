@@ -141,8 +141,10 @@ void Transformer::observe(const float* x, int64_t n, int64_t cols) {
 
 void Transformer::prepare(const Matrix& matrix, const float* x, int64_t n) {
     reshape_for(matrix, n, activations_);
-    pool_.each(n, part_of(n), [&](int64_t begin, int64_t end, int) {
-        prepare_rows(activations_, x, matrix.cols, begin, end);
+    // A single token's parts are not worth another thread's time.
+    const int64_t parts = prepare_parts(activations_);
+    pool_.each(parts, n == 1 ? parts : 1, [&](int64_t begin, int64_t end, int) {
+        selfee::prepare(activations_, x, matrix.cols, begin, end);
     });
 }
 

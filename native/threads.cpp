@@ -21,7 +21,7 @@ void pause() {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) : threads_(std::max(1, threads)), process_(getpid()) {
+ThreadPool::ThreadPool(int threads) : threads_(std::max(1, threads)), process_(getpid()), stretches_(size_t(threads_)) {
     workers_.reserve(size_t(threads_ - 1));
     try {
         for (int thread = 1; thread < threads_; ++thread) workers_.emplace_back([this, thread] { work(thread); });
@@ -49,9 +49,13 @@ void ThreadPool::run(int64_t count, int64_t grain, void* context, Call call) {
     if (count <= grain || workers_.empty() || getpid() != process_) return call(context, 0, count, 0);
     context_ = context;
     call_ = call;
-    count_ = count;
     grain_ = std::max<int64_t>(1, grain);
-    next_.store(0, std::memory_order_relaxed);
+    const int64_t parts = (count + grain_ - 1) / grain_;
+    for (int64_t thread = 0; thread < threads_; ++thread) {
+        Stretch& stretch = stretches_[size_t(thread)];
+        stretch.next.store(parts * thread / threads_ * grain_, std::memory_order_relaxed);
+        stretch.end = std::min(count, parts * (thread + 1) / threads_ * grain_);
+    }
     state_.store(((state_.load() >> 32) + 1) << 32 | kOpen);
     if (sleepers_.load() > 0) {
         const std::lock_guard<std::mutex> lock(sleep_->mutex);
@@ -65,10 +69,15 @@ void ThreadPool::run(int64_t count, int64_t grain, void* context, Call call) {
 }
 
 void ThreadPool::take_parts(int thread) {
-    for (;;) {
-        const int64_t begin = next_.fetch_add(grain_, std::memory_order_relaxed);
-        if (begin >= count_) return;
-        call_(context_, begin, std::min(begin + grain_, count_), thread);
+    take_stretch(stretches_[size_t(thread)], thread);
+    for (int other = 1; other < threads_; ++other) take_stretch(stretches_[size_t((thread + other) % threads_)], thread);
+}
+
+void ThreadPool::take_stretch(Stretch& stretch, int thread) {
+    while (stretch.next.load(std::memory_order_relaxed) < stretch.end) {
+        const int64_t begin = stretch.next.fetch_add(grain_, std::memory_order_relaxed);
+        if (begin >= stretch.end) return;
+        call_(context_, begin, std::min(begin + grain_, stretch.end), thread);
     }
 }
 

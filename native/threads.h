@@ -23,7 +23,8 @@ public:
 
     int threads() const { return threads_; }
 
-    // body(begin, end, thread) for parts of [0, count) of at most `grain` items; returns when all are done.
+    // body(begin, end, thread) for parts of [0, count) of at most `grain` items; returns when all are done. Each thread
+    // walks through a stretch of its own, from first to last, and helps the others when it is through.
     // One caller at a time. A loop of one part costs nothing: it runs where it stands. `body` must not throw.
     template <class Body>
     void each(int64_t count, int64_t grain, Body&& body) {
@@ -36,9 +37,14 @@ public:
 
 private:
     using Call = void (*)(void* context, int64_t begin, int64_t end, int thread);
+    struct alignas(64) Stretch {
+        std::atomic<int64_t> next{0};
+        int64_t end = 0;
+    };
 
     void run(int64_t count, int64_t grain, void* context, Call call);
     void take_parts(int thread);
+    void take_stretch(Stretch& stretch, int thread);
     void work(int thread);
     uint64_t wait_for_loop(uint64_t last_seen);
 
@@ -49,8 +55,8 @@ private:
     // The loop in work; written while no thread is inside.
     void* context_ = nullptr;
     Call call_ = nullptr;
-    int64_t count_ = 0, grain_ = 1;
-    std::atomic<int64_t> next_{0};
+    int64_t grain_ = 1;
+    std::vector<Stretch> stretches_;  // one for each thread
 
     // Number of the loop << 32 | kOpen while threads may enter | how many are inside.
     alignas(64) std::atomic<uint64_t> state_{0};

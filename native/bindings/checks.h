@@ -58,7 +58,7 @@ inline Activations prepared(Type type, bool packed, const Floats& x, const Kerne
     const auto n = int64_t(x.shape(0)), cols = int64_t(x.shape(1));
     Activations a;
     a.reshape(activation_kind(type), n, cols, packed ? kernels.panel : 0);
-    kernels.prepare(a, x.data(), cols, 0, n);
+    kernels.prepare(a, x.data(), cols, 0, prepare_parts(a));
     return a;
 }
 

@@ -65,7 +65,12 @@ bool share_activations(const Matrix& one, const Matrix& other) {
     return activation_kind(one.type) == activation_kind(other.type) && (one.packed == nullptr) == (other.packed == nullptr);
 }
 
-void prepare_rows(Activations& a, const float* x, int64_t x_stride, int64_t begin, int64_t end) {
+int64_t prepare_parts(const Activations& a) {
+    const PrepareParts parts = prepare_parts_of(a);
+    return (a.n + parts.tokens - 1) / parts.tokens * parts.slices;
+}
+
+void prepare(Activations& a, const float* x, int64_t x_stride, int64_t begin, int64_t end) {
     active_kernels().prepare(a, x, x_stride, begin, end);
 }
 

@@ -27,6 +27,18 @@ static inline bool is_quantised(ActivationKind kind) {
     return kind != ActivationKind::F32 && kind != ActivationKind::F16;
 }
 
+// How the work of preparing is divided: some blocks of all tokens of a panel, so that no two threads write to one line.
+struct PrepareParts {
+    int64_t tokens, blocks, slices, all_blocks;  // of a part; parts of a panel; blocks of a token
+};
+
+static inline PrepareParts prepare_parts_of(const Activations& a) {
+    constexpr int64_t kColumns = 512, kTokens = 8;
+    if (!is_quantised(a.kind)) return {kTokens, 1, 1, 1};
+    const int64_t blocks = kColumns / activation_block(a.kind), all = a.cols / activation_block(a.kind);
+    return {a.panel > 0 ? a.panel : kTokens, blocks, (all + blocks - 1) / blocks, all};
+}
+
 // Pointers into one Activations, cheap to copy.
 struct ActivationView {
     int64_t n, cols;

@@ -8,7 +8,7 @@
 namespace selfee {
 
 const Kernels& avx2_kernels() {
-    static constexpr Kernels kernels = {"avx2", kGroupRows, kPanel, prepare_tokens, matmul, read_all, multiply_bytes};
+    static constexpr Kernels kernels = {"avx2", kGroupRows, kPanel, prepare_parts, matmul, read_all, multiply_bytes};
     return kernels;
 }
 

@@ -1,7 +1,7 @@
 // Quantised matrix x activations: the one interface between the kernels and the forward pass.
 //
 // y[t, r] = sum_c W[r, c] * x[t, c].  W is stored in blocks (blocks.h), x is f32.  Activations are quantised once per
-// input (prepare_rows) and shared by all matrices that read it.  The bits of y[t, r] depend on row r and token t only:
+// input (prepare) and shared by all matrices that read it.  The bits of y[t, r] depend on row r and token t only:
 // never on n_tokens, on the rows computed with it, on the number of threads, or on the instruction set.
 //
 // That is possible because the sums inside a block are integers, hence exact, and the order of everything that rounds
@@ -58,8 +58,10 @@ struct Activations {
 void reshape_for(const Matrix& w, int64_t n, Activations& a);
 bool share_activations(const Matrix& one, const Matrix& other);
 
-// Quantise tokens [begin, end) of x (row stride x_stride floats) into a; a must have been reshaped for the matrix. Thread-safe for disjoint ranges.
-void prepare_rows(Activations& a, const float* x, int64_t x_stride, int64_t begin, int64_t end);
+// Quantise x (row stride x_stride floats) into a, which must have been reshaped for the matrix: parts [begin, end) of
+// prepare_parts(a), about four thousand values each. Thread-safe for disjoint parts.
+int64_t prepare_parts(const Activations& a);
+void prepare(Activations& a, const float* x, int64_t x_stride, int64_t begin, int64_t end);
 
 // Compute rows [row_begin, row_end) for all a.n tokens: y[t * y_stride + r]. Thread-safe for disjoint rows.
 // row_begin and row_end are multiples of row_granularity(w) (row_end may be w.rows).

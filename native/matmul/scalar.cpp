@@ -54,7 +54,7 @@ int64_t multiply_bytes(int64_t rounds, uint64_t* result) {
 }  // namespace
 
 const Kernels& scalar_kernels() {
-    static constexpr Kernels kernels = {"scalar", 1, 0, prepare_tokens, matmul, read_all, multiply_bytes};
+    static constexpr Kernels kernels = {"scalar", 1, 0, prepare_parts, matmul, read_all, multiply_bytes};
     return kernels;
 }
 
