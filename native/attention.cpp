@@ -13,6 +13,7 @@ namespace selfee {
 namespace {
 
 constexpr int64_t kTileRows = 32;                       // about: scores of a tile stay in the L1 cache
+constexpr size_t kHugeFrom = size_t(16) << 20;         // bytes of a layer
 constexpr int64_t kPartialFloats = int64_t(1) << 24;  // bound on memory for chunks of one tile done side by side
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -20,7 +21,7 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 }  // namespace
 
 size_t KvCache::bytes_needed(int64_t layers, int64_t kv_heads, int64_t head_dim, int64_t capacity) {
-    const int64_t positions = ceil_div(capacity, kKeyBlock) * kKeyBlock, width = ceil_div(head_dim, 8) * 8;
+    const int64_t positions = ceil_div(capacity, kChunk) * kChunk, width = ceil_div(head_dim, 8) * 8;
     size_t bytes = sizeof(uint16_t);
     for (const int64_t factor : {layers, kv_heads, head_dim + width, positions})
         if (factor < 0 || __builtin_mul_overflow(bytes, size_t(factor), &bytes)) throw std::bad_alloc();
@@ -29,20 +30,24 @@ size_t KvCache::bytes_needed(int64_t layers, int64_t kv_heads, int64_t head_dim,
 
 KvCache::KvCache(int64_t layers, int64_t kv_heads, int64_t head_dim, int64_t capacity)
     : layers_(layers), kv_heads_(kv_heads), head_dim_(head_dim), width_(ceil_div(head_dim, 8) * 8), capacity_(capacity),
-      blocks_(ceil_div(capacity, kKeyBlock)), bytes_(std::max<size_t>(1, bytes_needed(layers, kv_heads, head_dim, capacity))) {
+      chunks_(ceil_div(capacity, kChunk)), bytes_(std::max<size_t>(1, bytes_needed(layers, kv_heads, head_dim, capacity))) {
     // Fresh pages read as zero and cost nothing until written; the padding of value rows stays zero for ever.
     void* memory = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
-    keys_ = static_cast<uint16_t*>(memory);
-    values_ = keys_ + layers_ * kv_heads_ * blocks_ * kKeyBlock * head_dim_;
+#if defined(MADV_HUGEPAGE)
+    // Where a layer has room for many huge pages, the one that is being filled is little; small caches stay small.
+    if (bytes_ / size_t(std::max<int64_t>(1, layers_)) >= kHugeFrom) madvise(memory, bytes_, MADV_HUGEPAGE);
+#endif
+    halves_ = static_cast<uint16_t*>(memory);
 }
 
-KvCache::~KvCache() { munmap(keys_, bytes_); }
+KvCache::~KvCache() { munmap(halves_, bytes_); }
 
 void KvCache::store(const Ops& ops, int64_t layer, int64_t head, int64_t position, const float* key, const float* value) {
-    uint16_t* row = values(layer, head) + position * width_;
+    const int64_t chunk = position / kChunk, at = position % kChunk;
+    uint16_t* row = values(layer, head, chunk) + at * width_;
     ops.to_halves(key, head_dim_, row);  // the value's place serves as scratch
-    uint16_t* block = keys(layer, head) + position / kKeyBlock * kKeyBlock * head_dim_ + position % kKeyBlock;
+    uint16_t* block = keys(layer, head, chunk) + at / kKeyBlock * kKeyBlock * head_dim_ + at % kKeyBlock;
     for (int64_t d = 0; d < head_dim_; ++d) block[d * kKeyBlock] = row[d];
     ops.to_halves(value, head_dim_, row);
 }
@@ -80,8 +85,8 @@ void Attention::chunk(const Batch& b, int64_t tile, int64_t kv_head, int64_t chu
     KvCache& cache = b.cache;
     const int64_t rows = b.rows(tile), dim = cache.head_dim(), width = cache.width();
     const int64_t most = b.visible(tile, rows - 1, chunk), blocks = ceil_div(most, kKeyBlock);
-    const uint16_t* keys = cache.keys(b.layer, kv_head) + chunk * kChunk * dim;
-    const uint16_t* values = cache.values(b.layer, kv_head) + chunk * kChunk * width;
+    const uint16_t* keys = cache.keys(b.layer, kv_head, chunk);
+    const uint16_t* values = cache.values(b.layer, kv_head, chunk);
     const float scale = 1.0f / std::sqrt(float(dim));
     float* queries = scores + rows * kChunk;
     for (int64_t row = 0; row < rows; ++row)
@@ -135,16 +140,18 @@ void Attention::run(const Ops& ops, ThreadPool& pool, KvCache& cache, int64_t la
     const int64_t scores_floats = b.tile_queries * b.group * (kChunk + cache.head_dim());
     scores_.resize(std::max(scores_.size(), size_t(pool.threads() * scores_floats)));
     // Few tiles: their chunks are done side by side. Many: a thread takes a tile with all its chunks. Same order of sums.
-    const bool side_by_side = chunks > 1 && tiles < 4 * pool.threads() && tiles * chunks * b.partial_floats() <= kPartialFloats;
+    const bool side_by_side = chunks > 1 && (n == 1 || tiles < 4 * pool.threads()) && tiles * chunks * b.partial_floats() <= kPartialFloats;
     const int64_t kept = side_by_side ? tiles * chunks : 2 * pool.threads();
     partials_.resize(std::max(partials_.size(), size_t(kept * b.partial_floats())));
     const int64_t heads_kv = cache.kv_heads();
     if (side_by_side)
         pool.each(tiles * chunks, 1, [&](int64_t begin, int64_t end, int thread) {
-            for (int64_t item = begin; item < end; ++item)
-                if (item % chunks < b.chunks(item / chunks / heads_kv))
-                    chunk(b, item / chunks / heads_kv, item / chunks % heads_kv, item % chunks,
-                          scores_.data() + thread * scores_floats, partial_at(b, item));
+            for (int64_t item = begin; item < end; ++item) {  // in the order in which the cache lies in memory
+                const int64_t kv_head = item % heads_kv, tile = item / heads_kv % b.tiles, c = item / heads_kv / b.tiles;
+                if (c < b.chunks(tile))
+                    chunk(b, tile, kv_head, c, scores_.data() + thread * scores_floats,
+                          partial_at(b, (tile * heads_kv + kv_head) * chunks + c));
+            }
         });
     // Tiles of late queries have more to do; they are taken first, so that no thread is left with one at the end.
     pool.each(tiles, 1, [&](int64_t begin, int64_t end, int thread) {

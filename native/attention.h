@@ -10,8 +10,13 @@
 namespace selfee {
 
 // Keys and values of one conversation, as halves. Memory is reserved whole but becomes real only where it is written.
+//
+// Positions are kept in chunks: of each layer first all heads of the first chunk, then of the second, and so on, of each
+// head its keys and then its values.  So a text fills memory from the front, and attention reads it in one stream.
 class KvCache {
 public:
+    static constexpr int64_t kChunk = 256;  // positions
+
     // std::bad_alloc if the address space cannot be had.
     KvCache(int64_t layers, int64_t kv_heads, int64_t head_dim, int64_t capacity);
     ~KvCache();
@@ -25,18 +30,19 @@ public:
     int64_t head_dim() const { return head_dim_; }
     int64_t kv_heads() const { return kv_heads_; }
 
-    // [block][head_dim][16 positions]
-    uint16_t* keys(int64_t layer, int64_t head) { return keys_ + (layer * kv_heads_ + head) * blocks_ * kKeyBlock * head_dim_; }
+    // Of one chunk: [block][head_dim][16 positions]
+    uint16_t* keys(int64_t layer, int64_t head, int64_t chunk) {
+        return halves_ + ((layer * chunks_ + chunk) * kv_heads_ + head) * kChunk * (head_dim_ + width_);
+    }
     // [position][width]
-    uint16_t* values(int64_t layer, int64_t head) { return values_ + (layer * kv_heads_ + head) * blocks_ * kKeyBlock * width_; }
+    uint16_t* values(int64_t layer, int64_t head, int64_t chunk) { return keys(layer, head, chunk) + kChunk * head_dim_; }
 
     void store(const Ops& ops, int64_t layer, int64_t head, int64_t position, const float* key, const float* value);
 
 private:
-    int64_t layers_, kv_heads_, head_dim_, width_, capacity_, blocks_;
+    int64_t layers_, kv_heads_, head_dim_, width_, capacity_, chunks_;
     size_t bytes_;
-    uint16_t* keys_ = nullptr;
-    uint16_t* values_ = nullptr;
+    uint16_t* halves_ = nullptr;
 };
 
 // Attention of a batch of queries over everything cached up to each query's own position.
@@ -45,7 +51,7 @@ private:
 // operations is fixed, so a query's result depends on the cache and its own position only, not on the batch it is in.
 class Attention {
 public:
-    static constexpr int64_t kChunk = 256;
+    static constexpr int64_t kChunk = KvCache::kChunk;
 
     // q and out: [n][heads * head_dim]; query i stands at position first + i, whose key and value are stored already.
     void run(const Ops& ops, ThreadPool& pool, KvCache& cache, int64_t layer, const float* q, int64_t n, int64_t first,

@@ -28,6 +28,7 @@ struct Ops {
 
 const Ops& scalar_ops();
 const Ops& avx2_ops();
+const Ops& avx512_ops();
 
 // The table for an instruction set of dispatch.cpp.
 const Ops& ops_named(const char* isa);

@@ -41,21 +41,20 @@ void to_halves(const float* x, int64_t n, uint16_t* out) {
 template <int ROWS, int BLOCKS>
 void scores_tile(const float* q, int64_t q_stride, const uint16_t* keys, int64_t head_dim, float scale, float* out,
                  int64_t out_stride) {
-    F8 sum[ROWS][2 * BLOCKS] = {};
+    F16 sum[ROWS][BLOCKS];
+    for (int row = 0; row < ROWS; ++row)
+        for (int block = 0; block < BLOCKS; ++block) sum[row][block] = none16();
     for (int64_t d = 0; d < head_dim; ++d) {
-        F8 key[2 * BLOCKS];
-        for (int block = 0; block < BLOCKS; ++block) {
-            const uint16_t* from = keys + (block * head_dim + d) * kKeyBlock;
-            key[2 * block] = load_halves8(from);
-            key[2 * block + 1] = load_halves8(from + 8);
-        }
+        F16 key[BLOCKS];
+        for (int block = 0; block < BLOCKS; ++block) key[block] = load_halves16(keys + (block * head_dim + d) * kKeyBlock);
         for (int row = 0; row < ROWS; ++row) {
-            const F8 query = all8(q[row * q_stride + d]);
-            for (int half = 0; half < 2 * BLOCKS; ++half) sum[row][half] = fma8(query, key[half], sum[row][half]);
+            const F16 query = all16(q[row * q_stride + d]);
+            for (int block = 0; block < BLOCKS; ++block) sum[row][block] = fma16(query, key[block], sum[row][block]);
         }
     }
     for (int row = 0; row < ROWS; ++row)
-        for (int half = 0; half < 2 * BLOCKS; ++half) store8(out + row * out_stride + 8 * half, sum[row][half] * all8(scale));
+        for (int block = 0; block < BLOCKS; ++block)
+            store16(out + row * out_stride + kKeyBlock * block, mul16(sum[row][block], all16(scale)));
 }
 
 template <int ROWS, int BLOCKS>
@@ -72,14 +71,17 @@ void scores_rows(const float* q, int64_t q_stride, const uint16_t* keys, int64_t
 
 void scores(const float* q, int64_t q_stride, int64_t rows, const uint16_t* keys, int64_t blocks, int64_t head_dim,
             float scale, float* out, int64_t out_stride) {
+    constexpr int kMost = kWideLanes ? 8 : 4, kTwo = kWideLanes ? 2 : 1;  // sums that fit into the registers
     int64_t row = 0;
+    for (; row + kMost <= rows; row += kMost)
+        scores_rows<kMost, kTwo>(q + row * q_stride, q_stride, keys, blocks, head_dim, scale, out + row * out_stride, out_stride);
     for (; row + 4 <= rows; row += 4)
-        scores_rows<4, 1>(q + row * q_stride, q_stride, keys, blocks, head_dim, scale, out + row * out_stride, out_stride);
+        scores_rows<4, kTwo>(q + row * q_stride, q_stride, keys, blocks, head_dim, scale, out + row * out_stride, out_stride);
     q += row * q_stride;
     out += row * out_stride;
-    if (rows - row == 3) scores_rows<3, 1>(q, q_stride, keys, blocks, head_dim, scale, out, out_stride);
+    if (rows - row == 3) scores_rows<3, kTwo>(q, q_stride, keys, blocks, head_dim, scale, out, out_stride);
     if (rows - row == 2) scores_rows<2, 2>(q, q_stride, keys, blocks, head_dim, scale, out, out_stride);
-    if (rows - row == 1) scores_rows<1, 4>(q, q_stride, keys, blocks, head_dim, scale, out, out_stride);
+    if (rows - row == 1) scores_rows<1, 2>(q, q_stride, keys, blocks, head_dim, scale, out, out_stride);
 }
 
 void softmax(float* scores, int64_t n, float* largest, float* sum) {
@@ -100,44 +102,57 @@ void softmax(float* scores, int64_t n, float* largest, float* sum) {
     *sum = sum8(total);
 }
 
-// ROWS rows of weights with VECTORS x 8 dimensions: each value is loaded and widened once for all rows.
+// ROWS rows of weights with VECTORS x 16 dimensions: each value is loaded and widened once for all rows.
 template <int ROWS, int VECTORS>
 void weigh_tile(const float* p, int64_t p_stride, const uint16_t* values, int64_t positions, int64_t width, float* out,
                 int64_t out_stride) {
-    F8 sum[ROWS][VECTORS];
+    F16 sum[ROWS][VECTORS];
     for (int row = 0; row < ROWS; ++row)
-        for (int v = 0; v < VECTORS; ++v) sum[row][v] = load8(out + row * out_stride + 8 * v);
+        for (int v = 0; v < VECTORS; ++v) sum[row][v] = load16(out + row * out_stride + 16 * v);
     for (int64_t position = 0; position < positions; ++position) {
-        F8 value[VECTORS];
-        for (int v = 0; v < VECTORS; ++v) value[v] = load_halves8(values + position * width + 8 * v);
+        F16 value[VECTORS];
+        for (int v = 0; v < VECTORS; ++v) value[v] = load_halves16(values + position * width + 16 * v);
         for (int row = 0; row < ROWS; ++row) {
-            const F8 weight = all8(p[row * p_stride + position]);
-            for (int v = 0; v < VECTORS; ++v) sum[row][v] = fma8(weight, value[v], sum[row][v]);
+            const F16 weight = all16(p[row * p_stride + position]);
+            for (int v = 0; v < VECTORS; ++v) sum[row][v] = fma16(weight, value[v], sum[row][v]);
         }
     }
     for (int row = 0; row < ROWS; ++row)
-        for (int v = 0; v < VECTORS; ++v) store8(out + row * out_stride + 8 * v, sum[row][v]);
+        for (int v = 0; v < VECTORS; ++v) store16(out + row * out_stride + 16 * v, sum[row][v]);
+}
+
+// The last eight dimensions of a width that is no multiple of 16.
+void weigh_eight(const float* p, const uint16_t* values, int64_t positions, int64_t width, float* out) {
+    F8 sum = load8(out);
+    for (int64_t position = 0; position < positions; ++position)
+        sum = fma8(all8(p[position]), load_halves8(values + position * width), sum);
+    store8(out, sum);
 }
 
 template <int ROWS, int VECTORS>
 void weigh_rows(const float* p, int64_t p_stride, const uint16_t* values, int64_t positions, int64_t width, float* out,
                 int64_t out_stride) {
     int64_t d = 0;
-    for (; d + 8 * VECTORS <= width; d += 8 * VECTORS)
+    for (; d + 16 * VECTORS <= width; d += 16 * VECTORS)
         weigh_tile<ROWS, VECTORS>(p, p_stride, values + d, positions, width, out + d, out_stride);
-    for (; d < width; d += 8) weigh_tile<ROWS, 1>(p, p_stride, values + d, positions, width, out + d, out_stride);
+    for (; d + 16 <= width; d += 16) weigh_tile<ROWS, 1>(p, p_stride, values + d, positions, width, out + d, out_stride);
+    for (int row = 0; d < width && row < ROWS; ++row)
+        weigh_eight(p + row * p_stride, values + d, positions, width, out + row * out_stride + d);
 }
 
 void weigh(const float* p, int64_t p_stride, int64_t rows, const uint16_t* values, int64_t positions, int64_t width,
            float* out, int64_t out_stride) {
+    constexpr int kFour = kWideLanes ? 4 : 1, kSeveral = kWideLanes ? 4 : 2;  // sums that fit into the registers
     int64_t row = 0;
     for (; row + 4 <= rows; row += 4)
-        weigh_rows<4, 2>(p + row * p_stride, p_stride, values, positions, width, out + row * out_stride, out_stride);
+        weigh_rows<4, kFour>(p + row * p_stride, p_stride, values, positions, width, out + row * out_stride, out_stride);
     p += row * p_stride;
     out += row * out_stride;
-    if (rows - row == 3) weigh_rows<3, 4>(p, p_stride, values, positions, width, out, out_stride);
-    if (rows - row == 2) weigh_rows<2, 4>(p, p_stride, values, positions, width, out, out_stride);
-    if (rows - row == 1) weigh_rows<1, 8>(p, p_stride, values, positions, width, out, out_stride);
+    if (rows - row == 3) weigh_rows<3, kSeveral>(p, p_stride, values, positions, width, out, out_stride);
+    if (rows - row == 2) weigh_rows<2, kSeveral>(p, p_stride, values, positions, width, out, out_stride);
+    // All of a head of 128 in one pass, which reads memory in order.
+    if (rows - row == 1 && kWideLanes && width >= 128) weigh_rows<1, 8>(p, p_stride, values, positions, width, out, out_stride);
+    else if (rows - row == 1) weigh_rows<1, 4>(p, p_stride, values, positions, width, out, out_stride);
 }
 
 void blend(float* out, float a, const float* x, float b, int64_t n) {

@@ -58,6 +58,33 @@ inline void store_halves8(uint16_t* to, F8 v) {
 #endif
 }
 
+// Sixteen floats: one register where there are such, otherwise two. Lanes do not meet, so bits are the same.
+#if defined(__AVX512F__)
+typedef __m512 F16;
+inline F16 none16() { return _mm512_setzero_ps(); }
+inline F16 load16(const float* from) { return _mm512_loadu_ps(from); }
+inline void store16(float* to, F16 v) { _mm512_storeu_ps(to, v); }
+inline F16 all16(float v) { return _mm512_set1_ps(v); }
+inline F16 mul16(F16 a, F16 b) { return _mm512_mul_ps(a, b); }
+inline F16 fma16(F16 a, F16 b, F16 c) { return _mm512_fmadd_ps(a, b, c); }
+inline F16 load_halves16(const uint16_t* from) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+}
+constexpr bool kWideLanes = true;
+#else
+struct F16 {
+    F8 low, high;
+};
+inline F16 none16() { return {all8(0), all8(0)}; }
+inline F16 load16(const float* from) { return {load8(from), load8(from + 8)}; }
+inline void store16(float* to, F16 v) { store8(to, v.low), store8(to + 8, v.high); }
+inline F16 all16(float v) { return {all8(v), all8(v)}; }
+inline F16 mul16(F16 a, F16 b) { return {a.low * b.low, a.high * b.high}; }
+inline F16 fma16(F16 a, F16 b, F16 c) { return {fma8(a.low, b.low, c.low), fma8(a.high, b.high, c.high)}; }
+inline F16 load_halves16(const uint16_t* from) { return {load_halves8(from), load_halves8(from + 8)}; }
+constexpr bool kWideLanes = false;
+#endif
+
 // The first `count` of eight floats; the rest is `fill`.
 inline F8 load_some8(const float* from, int64_t count, float fill) {
     F8 v = all8(fill);

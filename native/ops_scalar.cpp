@@ -9,7 +9,8 @@ const Ops& scalar_ops() { return kOps; }
 
 const Ops& ops_named(const char* isa) {
 #if defined(__x86_64__)
-    if (std::strcmp(isa, "scalar") != 0) return avx2_ops();  // also for avx512: these loops wait for memory, not for width
+    if (std::strcmp(isa, "avx512") == 0) return avx512_ops();
+    if (std::strcmp(isa, "scalar") != 0) return avx2_ops();
 #endif
     return scalar_ops();
 }

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from selfee import _native as native_types
 
 _CELL = 2  # bytes of a cached value (float16)
-_KEY_BLOCK, _LANES = 16, 8  # positions and values are rounded up to these (native/ops.h)
+_CHUNK, _LANES = 256, 8  # positions and values are rounded up to these (native/attention.h)
 _MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 _HEADS = ("output.weight", "token_embd.weight")
 _BATCH = 256  # tokens that go through the layers together (native/forward.h)
@@ -41,7 +41,7 @@ def memory_needed(checkpoint: Checkpoint, config: LlamaConfig, context_length: i
 
 def cache_bytes(config: LlamaConfig, context_length: int) -> int:
     """Bytes of a full session: keys and values of every layer, in float16."""
-    positions = -(-context_length // _KEY_BLOCK) * _KEY_BLOCK
+    positions = -(-context_length // _CHUNK) * _CHUNK
     padded = -(-config.head_dim // _LANES) * _LANES
     return config.layers * config.kv_heads * (config.head_dim + padded) * positions * _CELL
 
