@@ -14,9 +14,11 @@ namespace selfee {
 namespace {
 
 // How far in front of the weights to ask for them, in bytes. The machine follows a stream by itself; a short distance
-// helps it along where few tokens keep it reading, a long one where many keep it computing.
+// helps it along where few tokens keep it reading. Where many keep it computing, lines are brought near in two steps.
 template <int T>
 constexpr size_t kAhead = T <= 4 ? 512 : 3072;
+template <int T>
+constexpr size_t kFarAhead = T <= 4 ? 0 : 8192;
 
 constexpr int kParts = int(kGroupRows) / kLanes;  // registers for a group of rows
 
@@ -134,8 +136,13 @@ struct Panel {
     const int8_t* codes;
     const float* scales;
     const int32_t *isums, *pairs;
-    size_t ahead;  // how far in front of the weights to prefetch
+    bool from_memory;  // no panel before this one has read the weights
     SELFEE_INLINE_MEMBER const float* fsums() const { return reinterpret_cast<const float*>(isums); }
+    SELFEE_INLINE_MEMBER void ask_ahead(const uint8_t* lines, size_t count) const {
+        if (!from_memory) return;
+        prefetch(lines, kAhead<T>, count);
+        if constexpr (kFarAhead<T> > 0) prefetch_far(lines, kFarAhead<T>, count);
+    }
 };
 
 // 32-value types.  shift: how far left -8 * the sum of the activations' codes must go to be minus offset times it.
@@ -158,7 +165,7 @@ struct Packed32 {
         Unit::each_word(lines, [&](auto c, Ints word) SELFEE_LAMBDA {
             for (int t = 0; t < T; ++t) sums[t].add(word, every_32(x.codes + 4 * (c * T + t)), c == Unit::words - 1);
         });
-        prefetch(lines, x.ahead, PackedBlock<Block>::bytes);
+        x.ask_ahead(lines, PackedBlock<Block>::bytes);
         const Floats d = halves(header);
         Floats minimum = no_floats();
         if constexpr (PackedBlock<Block>::has_minimum) minimum = halves(header + 2 * kGroupRows);
@@ -274,7 +281,7 @@ struct Packed256 {
                     }
                 });
             });
-            prefetch(unit_lines, x.ahead, kLine * Unit::lines * units);
+            x.ask_ahead(unit_lines, kLine * Unit::lines * units);
             unit_lines += kLine * Unit::lines * units;
             codes += 4 * 4 * group_words * T;
             starts += 4 * T;
@@ -334,7 +341,7 @@ struct PackedQ2 : Packed256<BlockQ2_K, Twos, ScalesQ2, 16, -1> {
                     for (int t = 0; t < T; ++t) sums[t].add(word, every_32(codes + 4 * ((4 * j + c) * T + t)), false);
                 });
             });
-            prefetch(codes_at, x.ahead, 4 * kLine);
+            x.ask_ahead(codes_at, 4 * kLine);
             codes_at += 4 * kLine;
             codes += 64 * T;
         }
@@ -344,7 +351,7 @@ struct PackedQ2 : Packed256<BlockQ2_K, Twos, ScalesQ2, 16, -1> {
     }
 };
 
-// One register of rows, one panel of T tokens. from_memory: no panel before this one has read the weights. `part` is the register's number within its group.
+// One register of rows, one panel of T tokens. `part` is the register's number within its group.
 template <class Format, int T>
 static void packed_tile(const uint8_t* group, const ActivationView& a, int64_t first, bool from_memory, int part, Floats* y) {
     using Packed = PackedBlock<typename Format::Block>;
@@ -352,7 +359,7 @@ static void packed_tile(const uint8_t* group, const ActivationView& a, int64_t f
     const uint8_t* header = group + 2 * kLanes * part;
     const uint8_t* lines = group + kLine + 4 * kLanes * part;
     Panel<T> x{a.codes + first * a.cols, a.scales + first * blocks, a.isums + first * blocks * Format::sums,
-               a.pairs + first * blocks * Format::pairs, from_memory ? kAhead<T> : 0};
+               a.pairs + first * blocks * Format::pairs, from_memory};
     Floats sums[T];
     for (int t = 0; t < T; ++t) sums[t] = no_floats();
     for (int64_t b = 1; b <= blocks; ++b) {

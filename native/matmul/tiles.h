@@ -50,6 +50,12 @@ SELFEE_INLINE void prefetch(const uint8_t* from, size_t distance, size_t count) 
     for (size_t at = 0; at < count; at += 64) __builtin_prefetch(reinterpret_cast<const void*>(first + at));
 }
 
+// The same, as far as the second-level cache.
+SELFEE_INLINE void prefetch_far(const uint8_t* from, size_t distance, size_t count) {
+    const uintptr_t first = reinterpret_cast<uintptr_t>(from) + distance;
+    for (size_t at = 0; at < count; at += 64) __builtin_prefetch(reinterpret_cast<const void*>(first + at), 0, 2);
+}
+
 // R * T = 8 outputs for each row of a register: R * kHalves rows, T tokens.  Lane 8 h + i is row h * R + i / T, token i % T.
 template <class Format, int R, int T>
 static Floats tile(const uint8_t* const* rows, const ActivationView& a, int64_t t0, size_t ahead) {
