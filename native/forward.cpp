@@ -4,6 +4,8 @@
 // token's logits have the same bits alone, in any batch, and with any number of threads.
 #include "forward.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -22,8 +24,8 @@ Transformer::Transformer(Shape given, int threads) : shape(std::move(given)), op
 
 bool Transformer::forward(KvCache& cache, const int32_t* tokens, int64_t n, int64_t first, float* logits,
                           int64_t logit_rows, const std::function<bool()>& interrupted, double* squares) {
-    const std::lock_guard<std::mutex> one_at_a_time(mutex_);
     for (int64_t done = 0; done < n; done += kBatch) {
+        const std::lock_guard<Turnstile> one_at_a_time(turn_);
         const int64_t batch = std::min(kBatch, n - done);
         embed(tokens + done, batch);
         rotation_.set(first + done, batch, shape.rope_frequencies);
@@ -47,8 +49,25 @@ bool Transformer::forward(KvCache& cache, const int32_t* tokens, int64_t n, int6
     return true;
 }
 
+void Transformer::touch(std::initializer_list<const Matrix*> matrices) {
+#if defined(MADV_POPULATE_READ)
+    constexpr size_t kPage = 4096, kPiece = size_t(4) << 20;
+    const std::lock_guard<Turnstile> one_at_a_time(turn_);
+    for (const Matrix* matrix : matrices) {
+        const auto begin = reinterpret_cast<uintptr_t>(matrix->data) / kPage * kPage;
+        const auto end = reinterpret_cast<uintptr_t>(matrix->data) + matrix->row_bytes * size_t(matrix->rows);
+        pool_.each(int64_t((end - begin + kPiece - 1) / kPiece), 1, [&](int64_t first, int64_t last, int) {
+            for (int64_t piece = first; piece < last; ++piece) {
+                const uintptr_t from = begin + size_t(piece) * kPiece;
+                madvise(reinterpret_cast<void*>(from), std::min(kPiece, end - from), MADV_POPULATE_READ);
+            }
+        });
+    }
+#endif
+}
+
 void Transformer::pack(std::initializer_list<Matrix*> matrices, PackedMemory& memory) {
-    const std::lock_guard<std::mutex> one_at_a_time(mutex_);
+    const std::lock_guard<Turnstile> one_at_a_time(turn_);
     for (Matrix* matrix : matrices) {
         const int64_t groups = matrix->packed ? 0 : packed_groups(*matrix);
         if (groups == 0) continue;

@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <vector>
 
 #include "attention.h"
@@ -42,13 +41,17 @@ public:
     // Evaluates n tokens at positions first .. first + n - 1 after those in the cache. Writes the logits of the last
     // `logit_rows` tokens (0 to n), [logit_rows][vocabulary]. `interrupted` is asked between layers; true ends the work,
     // and forward returns false. `squares` is null, or inputs() sums to which the squares of what the matrices were
-    // multiplied with are added. One call at a time: others wait.
+    // multiplied with are added. One batch at a time: where several threads call, their batches take turns.
     bool forward(KvCache& cache, const int32_t* tokens, int64_t n, int64_t first, float* logits, int64_t logit_rows,
                  const std::function<bool()>& interrupted, double* squares = nullptr);
 
     // Columns of all inputs of matrices: in each layer those of q, k and v, of the attention's output, of gate and up,
     // of down; then those of the head.
     int64_t inputs() const;
+
+    // Makes the mapped weights of some matrices present, all threads at once: otherwise the first pass would meet a page
+    // fault every sixteen pages. Does nothing where the system does not know how.
+    void touch(std::initializer_list<const Matrix*> matrices);
 
     // Packs matrices of this model (matmul.h), all threads at once. Waits for a forward pass to end.
     void pack(std::initializer_list<Matrix*> matrices, PackedMemory& memory);
@@ -75,7 +78,7 @@ private:
 
     const Ops& ops_;
     ThreadPool pool_;
-    std::mutex mutex_;
+    Turnstile turn_;
     Activations activations_;
     Rotation rotation_;
     Attention attention_;

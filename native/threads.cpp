@@ -21,6 +21,20 @@ void pause() {
 
 }  // namespace
 
+void Turnstile::lock() {
+    std::unique_lock<std::mutex> held(mutex_);
+    const uint64_t own = given_++;
+    next_.wait(held, [&] { return served_ == own; });
+}
+
+void Turnstile::unlock() {
+    {
+        const std::lock_guard<std::mutex> held(mutex_);
+        ++served_;
+    }
+    next_.notify_all();
+}
+
 ThreadPool::ThreadPool(int threads) : threads_(std::max(1, threads)), process_(getpid()), stretches_(size_t(threads_)) {
     workers_.reserve(size_t(threads_ - 1));
     try {

@@ -1,4 +1,4 @@
-// A pool of threads that share one loop at a time.
+// A pool of threads that share one loop at a time, and a lock that is fair.
 //
 // What a loop computes may not depend on how it is divided, so results are the same for every number of threads.
 #pragma once
@@ -12,6 +12,19 @@
 #include <vector>
 
 namespace selfee {
+
+// A mutex whose waiters get in in the order they came: whoever leaves and comes back at once, as a long prompt does
+// between two batches, lets the others in first.
+class Turnstile {
+public:
+    void lock();
+    void unlock();
+
+private:
+    std::mutex mutex_;
+    std::condition_variable next_;
+    uint64_t given_ = 0, served_ = 0;
+};
 
 class ThreadPool {
 public:

@@ -5,6 +5,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <memory>
 #include <optional>
@@ -121,19 +123,25 @@ public:
         for (int64_t index = 0; index < layers; ++index) transformer_->layers.push_back(layer_of(weights, shape, index));
     }
 
-    // Copies the matrices of one layer, or the head's after the last, into the layout that the kernels are fastest with.
-    void pack(int64_t index) {
+    // Readies the weights of one layer, or the head's after the last: as a copy in the layout that the kernels are fastest
+    // with, or where they lie.
+    void ready(int64_t index, bool packed) {
         require(0 <= index && index <= shape().layers, "there is no such layer");
         const nb::gil_scoped_release unlocked;
-        if (index == shape().layers) return transformer_->pack({&transformer_->head}, memory_);
+        if (index == shape().layers) return ready({&transformer_->head}, packed);
         Layer& layer = transformer_->layers[size_t(index)];
-        transformer_->pack({&layer.q, &layer.k, &layer.v, &layer.output, &layer.gate, &layer.up, &layer.down}, memory_);
+        ready({&layer.q, &layer.k, &layer.v, &layer.output, &layer.gate, &layer.up, &layer.down}, packed);
     }
 
     Transformer& transformer() { return *transformer_; }
     const Shape& shape() const { return transformer_->shape; }
 
 private:
+    void ready(std::initializer_list<Matrix*> matrices, bool packed) {
+        if (packed) return transformer_->pack(matrices, memory_);
+        for (const Matrix* matrix : matrices) transformer_->touch({matrix});
+    }
+
     Tensors kept_;
     PackedMemory memory_;
     std::unique_ptr<Transformer> transformer_;
@@ -141,7 +149,33 @@ private:
 
 bool never() { return false; }
 
+// Once Python ends, a thread that asks for its lock is thrown out of whatever it is in, which C++ answers by ending the
+// process with a crash. A daemon thread that is still computing then waits here for the end instead.
+void wait_if_python_ends() {
+#if PY_VERSION_HEX >= 0x030d0000
+    while (Py_IsFinalizing()) pause();
+#else
+    while (_Py_IsFinalizing()) pause();
+#endif
+}
+
+// Runs without Python's lock.
+class Unlocked {
+public:
+    Unlocked() : state_(PyEval_SaveThread()) {}
+    ~Unlocked() {
+        wait_if_python_ends();
+        PyEval_RestoreThread(state_);
+    }
+    Unlocked(const Unlocked&) = delete;
+    Unlocked& operator=(const Unlocked&) = delete;
+
+private:
+    PyThreadState* state_;
+};
+
 bool signal_arrived() {
+    wait_if_python_ends();
     const nb::gil_scoped_acquire locked;
     return PyErr_CheckSignals() != 0;
 }
@@ -174,7 +208,7 @@ public:
         bool (*const interrupted)() = n < kAskFrom ? never : signal_arrived;
         bool done = false;
         {
-            const nb::gil_scoped_release unlocked;
+            const Unlocked unlocked;
             done = model_.transformer().forward(cache_, tokens.data(), n, length_, logits, logit_rows, interrupted,
                                                 squares ? squares->data() : nullptr);
         }
@@ -239,7 +273,8 @@ void bind_model(nb::module_& m) {
                       Tensors, int>(),
              "layers"_a, "width"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "hidden"_a, "vocabulary"_a,
              "norm_epsilon"_a, "rope_halves"_a, "rope_frequencies"_a, "tensors"_a, "threads"_a)
-        .def("pack", &Model::pack, "index"_a, "Copy a layer's matrices (number of layers: the head) into a faster layout.");
+        .def("ready", nb::overload_cast<int64_t, bool>(&Model::ready), "index"_a, "packed"_a,
+             "Make a layer's weights (number of layers: the head's) present, or copy them into a faster layout.");
     nb::class_<Session>(m, "Session", "A cache of keys and values; use selfee.llama.model.Session.")
         .def(nb::init<nb::object, int64_t>(), "model"_a, "capacity"_a)
         .def_prop_ro("length", &Session::length, "Tokens evaluated.")

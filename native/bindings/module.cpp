@@ -8,6 +8,7 @@ void bind_model(nb::module_& m);    // model.cpp: the forward pass, sessions, sa
 void bind_quantize(nb::module_& m);  // quantize.cpp: tensors from one type to another
 
 NB_MODULE(_native, m) {
+    nb::set_leak_warnings(false);  // what a daemon thread still uses when Python ends is no leak
     m.doc() = "Compiled arithmetic of selfee; use selfee.weights.quantize and selfee.llama instead.";
     bind_kernels(m);
     bind_model(m);

@@ -14,7 +14,7 @@ import pytest
 from tests.tiny import make_tiny
 
 from selfee.errors import UsageError
-from selfee.llama.model import Model
+from selfee.llama.model import Model, Session
 from selfee.weights.quants import QuantType
 
 
@@ -67,6 +67,41 @@ def test_two_models_compute_at_the_same_time(tmp_path: Path) -> None:
     assert found == [[expected[0]] * 5, [expected[1]] * 5]
 
 
+def test_a_long_prompt_lets_another_session_in_between_its_batches(tmp_path: Path) -> None:
+    model = Model.load(make_tiny(tmp_path / "tiny.gguf", n_layer=8, n_ctx=8000), threads=1)
+    long, short = model.new_session(), model.new_session()
+    expected = model.new_session().forward([5]).tobytes()
+    worker = threading.Thread(target=long.forward, args=([token % 200 for token in range(7000)],))
+    worker.start()
+    while not found_busy(long):  # it must have begun
+        assert worker.is_alive()
+    assert short.forward([5]).tobytes() == expected
+    assert worker.is_alive()
+    worker.join()
+
+
+def found_busy(session: Session) -> bool:
+    try:
+        session.truncate(0)
+    except UsageError:
+        return True
+    return False
+
+
+def test_a_daemon_thread_that_computes_when_python_ends_does_no_harm(tmp_path: Path) -> None:
+    path = make_tiny(tmp_path / "tiny.gguf", n_layer=8, n_ctx=8000)
+    program = f"""
+import threading, time
+from selfee.llama.model import Model, Session
+session = Model.load({str(path)!r}, threads=2).new_session()
+tokens = [token % 200 for token in range(7000)]
+threading.Thread(target=session.forward, args=(tokens,), daemon=True).start()
+time.sleep(0.05)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_session_in_use_by_one_thread_refuses_another_and_keeps_what_it_computed(tmp_path: Path) -> None:
     model = Model.load(make_tiny(tmp_path / "tiny.gguf", n_layer=8, n_ctx=4000), threads=1)
     session = model.new_session()
@@ -112,7 +147,7 @@ def test_a_forked_process_drops_a_model_whose_threads_it_did_not_inherit(tmp_pat
 
 _CROWDED = """
 import resource, sys
-from selfee.llama.model import Model
+from selfee.llama.model import Model, Session
 Model.load(sys.argv[1], threads=1).new_session().forward([1, 2, 3])
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20),) * 2)  # room for some stacks, not for all

@@ -76,8 +76,7 @@ class Model:
         self.threads = threads
         self._owned = owned
         self._native: native_types.Model | None = _bind(checkpoint, self.config, threads)
-        if packed:
-            _pack(self._native, checkpoint, self.config)
+        _ready(self._native, checkpoint, self.config, packed)
 
     @classmethod
     def load(
@@ -220,11 +219,13 @@ class Session:
             ) from error
 
 
-def _pack(model: native_types.Model, checkpoint: Checkpoint, config: LlamaConfig) -> None:
-    """Pack layer by layer, and let the system take back what was read of the file."""
+def _ready(model: native_types.Model, checkpoint: Checkpoint, config: LlamaConfig, packed: bool) -> None:
+    """Make weights present layer by layer; if packed, let the system take back what was read of the file."""
     try:
         for index in range(config.layers + 1):
-            model.pack(index)
+            model.ready(index, packed)
+            if not packed:
+                continue
             for name in (f"blk.{index}.{part}.weight" for part in _MATRICES) if index < config.layers else _HEADS:
                 if name in checkpoint.tensors:
                     checkpoint.release(name)
