@@ -1,10 +1,11 @@
 """One token after another: how near a whole model comes to reading its weights, and how its peers do.
 
-    python benchmarks/decode.py --scratch FOLDER [--shape one-layer --shape 1.1b] [--type q4_0] [--threads 1 --threads 2]
+    python benchmarks/decode.py --scratch FOLDER [--shape one-layer --shape 1.1b] [--type q4_0] [--threads 1 ...]
     python benchmarks/decode.py --model FILE --depth
 
-Medians of interleaved rounds. "GB/s" is the size of the file over the time of a token; "of memory" its share of what the
-same threads read from memory at best in the same minute (a one-layer model lies in the cache: there 100 % is no limit).
+Medians of interleaved rounds. "GB/s" is the size of the file over the time of a token; "of memory" its share of what
+the same threads read from memory at best in the same minute (a one-layer model lies in the cache: there memory is no
+limit).
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ def report(path: Path, threads: int, measured: Measured, depths: tuple[int, ...]
         case = Case(1, depth)
         own = measured.seconds["selfee", case]
         name = f"{path.stem} {threads}t depth={depth}"
-        rates = {"ms": own * 1e3, "GB/s": size / own / 1e9, "of memory": size / own / 1e9 / memory}
+        rate = size / own / 1e9
+        rates = {"ms": own * 1e3, "GB/s": rate, "of memory": rate / memory}
         figures |= {f"{name} {unit}": value for unit, value in rates.items()}
-        line = f"{name:36} {own * 1e3:8.2f} ms {size / own / 1e9:6.1f} GB/s {size / own / 1e9 / memory:5.0%} of {memory:.0f}"
+        line = f"{name:36} {own * 1e3:8.2f} ms {rate:6.1f} GB/s {rate / memory:5.0%} of {memory:.0f}"
         for peer, seconds in measured.peers(case).items():
             figures[f"{name} {peer} ms"] = seconds * 1e3
             line += f"   {peer} {seconds * 1e3:.2f} ms x {seconds / own:.2f}"

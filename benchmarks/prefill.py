@@ -35,7 +35,9 @@ def report(path: Path, threads: int, measured: Measured) -> dict[str, float]:
     rate = multiplied(path) * TOKENS / own / 1e9
     name = f"{path.stem} {threads}t"
     figures = {f"{name} byte dot GMAC/s": peak, f"{name} ms": own * 1e3, f"{name} of peak": rate / peak}
-    line = f"{name:24} {own * 1e3:8.1f} ms {TOKENS / own:7.1f} tokens/s {rate:6.1f} GMAC/s {rate / peak:4.0%} of {peak:.0f}"
+    line = (
+        f"{name:20}{own * 1e3:8.1f} ms {TOKENS / own:7.1f} tokens/s {rate:6.1f} GMAC/s {rate / peak:4.0%} of {peak:.0f}"
+    )
     for peer, seconds in measured.peers(Case(TOKENS)).items():
         figures[f"{name} {peer} ms"] = seconds * 1e3
         line += f"   {peer} {seconds * 1e3:.0f} ms x {seconds / own:.2f}"
