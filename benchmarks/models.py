@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,7 @@ def _tensors(shape: Shape) -> Iterator[TensorToWrite]:
     def matrix(name: str, rows: int, columns: int) -> TensorStream:
         nonlocal begin
         begin = (begin + 7919 * 256) % _POOL_VALUES
-        return TensorStream(
-            name, (rows, columns), QuantType.F16, lambda start=begin: _rows(halves, start, rows, columns)
-        )
+        return TensorStream(name, (rows, columns), QuantType.F16, partial(_rows, halves, begin, rows, columns))
 
     yield matrix("token_embd.weight", shape.words, shape.width)
     yield _ones("output_norm.weight", shape.width)
