@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 PEER = ROOT / "benchmarks" / "peer.py"
-GENERATED = 24  # tokens one after the other, where one token at a time is measured
+GENERATED = 64  # tokens one after the other, where one token at a time is measured
 REPEATED = 3
 
 
