@@ -178,16 +178,22 @@ class Session:
         is computed then), UsageError for no tokens or one that does not exist, and while another thread evaluates
         tokens in this session.
         """
-        with self._alone():
+        self._enter()  # and not _alone(): a context manager costs as much as a small layer
+        try:
             return self._forward(tokens, logits_for, squares)
+        finally:
+            self._busy.release()
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _enter(self) -> None:
         if not self._busy.acquire(blocking=False):
             raise UsageError(
                 f"{self._model.checkpoint.path}: this session is in use by another thread; expected one thread at a "
                 "time; give each its own (Model.new_session)"
             )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        self._enter()
         try:
             yield
         finally:
@@ -205,9 +211,9 @@ class Session:
                 f"{self._model.checkpoint.path}: {ids.size} tokens to evaluate; room for {room} after the "
                 f"{self.length} held; shorten the text or use a context_length above {self.context_length}"
             )
-        if ids.min() < 0 or ids.max() >= vocabulary:
-            wrong = int(ids[(ids < 0) | (ids >= vocabulary)][0])
-            raise UsageError(f"forward: token {wrong} does not exist; expected 0 to {vocabulary - 1}")
+        wrong = ids[(ids < 0) | (ids >= vocabulary)]
+        if wrong.size:
+            raise UsageError(f"forward: token {int(wrong[0])} does not exist; expected 0 to {vocabulary - 1}")
         self._model.checkpoint.verify_unchanged()
         try:
             rows = {"last": 1, "all": ids.size, "none": 0}[logits_for]
