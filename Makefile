@@ -43,8 +43,10 @@ bench: setup  ## Measure and compare with the last recorded figures
 	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python benchmarks/quantizers.py
 	$(BIN)/python benchmarks/delta.py
-	export SELFEE_TEST_MODEL="$${SELFEE_TEST_MODEL:-$$($(BIN)/selfee models pull --quiet smollm2-135m)}"; \
-	for threads in 1 2; do $(BIN)/python benchmarks/decode.py --packed --threads $$threads; done
+	$(BIN)/python -m benchmarks.limits
+	model="$${SELFEE_TEST_MODEL:-$$($(BIN)/selfee models pull --quiet smollm2-135m)}"; \
+	$(BIN)/python benchmarks/decode.py --model "$$model" --threads 1 --threads 2 && \
+	$(BIN)/python benchmarks/batch.py --model "$$model" && $(BIN)/python benchmarks/prefill.py --model "$$model"
 
 docs: setup  ## Regenerate the pages that are made from code
 	$(BIN)/python -m selfee.cli.reference

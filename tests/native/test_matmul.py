@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from tests.native import oracle
 from tests.native.oracle import COMPUTED, QUANTISED, Floats, random_blocks, same_bits
 
+from selfee import _native
 from selfee.weights.quantize import instruction_sets, matmul, quantize_activations
 from selfee.weights.quants import QuantType, dequantize
 
 FAST = [name for name in instruction_sets() if name != "scalar"]
-PACKED = [QuantType.Q4_0, QuantType.Q4_1, QuantType.Q5_0, QuantType.Q5_1, QuantType.Q8_0]
 ROW_TILE = 16
 """A multiple of every instruction set's row tile."""
 
@@ -105,15 +105,24 @@ def test_a_range_of_rows_gives_the_bits_of_the_whole(isa: str, type: QuantType, 
         assert not part[:, end:].any()
 
 
-def test_long_prompts_pass_over_the_rows_more_than_once() -> None:
+@pytest.mark.parametrize("type", [QuantType.Q4_1, QuantType.Q5_0, QuantType.Q2_K, QuantType.Q6_K], ids=str)
+def test_long_prompts_pass_over_the_rows_more_than_once(type: QuantType) -> None:
     rows, cols, tokens = 16, 8192, 40  # more activations than one pass holds
-    weights, x = random_blocks(QuantType.Q4_1, rows, cols, 7), activations(tokens, cols, 8)
-    expected = oracle.matmul(QuantType.Q4_1, weights, rows, cols, x)
+    weights, x = random_blocks(type, rows, cols, 7), activations(tokens, cols, 8)
+    expected = oracle.matmul(type, weights, rows, cols, x)
     for isa in instruction_sets():
         for packed in (False, True):
-            assert same_bits(
-                matmul(QuantType.Q4_1, weights, rows, cols, x, instruction_set=isa, packed=packed), expected
-            )
+            assert same_bits(matmul(type, weights, rows, cols, x, instruction_set=isa, packed=packed), expected)
+
+
+@pytest.mark.parametrize("isa", FAST)
+@pytest.mark.parametrize("type", QUANTISED, ids=lambda type: type.name)
+@pytest.mark.parametrize("tokens", [1, 3, 4, 5, 8, 9, 21])
+def test_activations_are_the_same_in_panels_and_token_after_token(isa: str, type: QuantType, tokens: int) -> None:
+    x = activations(tokens, 1280, tokens)
+    plain = _native.quantize_activations(int(type), x, isa)
+    assert same_bits(_native.quantize_activations(int(type), x, isa, packed=True), plain)
+    assert same_bits(plain, quantize_activations(type, x, instruction_set="scalar"))
 
 
 @pytest.mark.parametrize("isa", instruction_sets())
@@ -144,7 +153,7 @@ def test_activations_of_any_size_become_codes_within_their_range(isa: str, type:
         assert (np.abs(seen - x) <= bound * 1.01).all()
 
 
-def test_packing_changes_no_type_that_has_no_packed_layout() -> None:
-    for type in set(COMPUTED) - set(PACKED):
+def test_packing_leaves_types_alone_that_have_no_packed_layout() -> None:
+    for type in set(COMPUTED) - set(QUANTISED):
         weights, x = random_blocks(type, 16, 256, 12), activations(1, 256, 13)
         assert same_bits(matmul(type, weights, 16, 256, x, packed=True), matmul(type, weights, 16, 256, x))
