@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 PEER = ROOT / "benchmarks" / "peer.py"
 GENERATED = 64  # tokens one after the other, where one token at a time is measured
 REPEATED = 3
+SMALL = 64 << 20  # bytes of a file: below, a text takes milliseconds, and more of them are measured
 
 
 class Case(NamedTuple):
@@ -34,6 +35,11 @@ class Case(NamedTuple):
 
     tokens: int
     depth: int = 0
+
+
+def texts_of(path: Path) -> int:
+    """How many texts are generated for one figure."""
+    return 5 * REPEATED if path.stat().st_size < SMALL else REPEATED
 
 
 Times = dict[Case, float]
@@ -87,7 +93,7 @@ def measure_here(path: str, threads: int, cases: Sequence[Case], repack: bool) -
                 for token in range(4):
                     session.forward([259 + token])
                 texts = []
-                for _ in range(REPEATED):
+                for _ in range(texts_of(Path(path))):
                     session.truncate(depth + 4)
                     begun = time.perf_counter()
                     for token in range(GENERATED):
@@ -108,10 +114,10 @@ def measure_here(path: str, threads: int, cases: Sequence[Case], repack: bool) -
 
 def _xllamacpp(python: str, path: Path, threads: int, cases: Sequence[Case]) -> Times:
     """A prompt of as many tokens, or a text generated after a prompt: its server's own timings."""
-    requests = []
+    requests, often = [], texts_of(path)
     for tokens, depth in cases:
         prompt = [259 + index % 97 for index in range(max(1, depth) if tokens == 1 else tokens)]
-        requests += [{"prompt": prompt, "max_tokens": GENERATED if tokens == 1 else 1}] * (1 if depth else REPEATED)
+        requests += [{"prompt": prompt, "max_tokens": GENERATED if tokens == 1 else 1}] * (1 if depth else often)
         if tokens > 1 and depth:
             raise ValueError("xllamacpp: several tokens at a depth cannot be timed; expected one")
     asked = {"model": str(path), "threads": threads, "requests": requests, "context": 2048}
@@ -119,7 +125,7 @@ def _xllamacpp(python: str, path: Path, threads: int, cases: Sequence[Case]) -> 
     replies = iter(json.loads(done.stdout[done.stdout.index('{"replies"') :])["replies"])
     times: Times = {}
     for case in cases:
-        own = [next(replies)["timings"] for _ in range(1 if case.depth else REPEATED)]
+        own = [next(replies)["timings"] for _ in range(1 if case.depth else often)]
         name = "predicted_per_token_ms" if case.tokens == 1 else "prompt_ms"
         times[case] = statistics.median(timing[name] for timing in own) / 1000
     return times
@@ -130,7 +136,7 @@ def _llama_bench(program: str, flags: Sequence[str], path: Path, threads: int, c
     for depth in sorted({case.depth for case in cases}):
         passes = [str(case.tokens) for case in cases if case.depth == depth and case.tokens > 1]
         texts = [str(GENERATED)] if Case(1, depth) in cases else []
-        command = [program, "-m", str(path), "-t", str(threads), "-fa", "1", "-r", str(REPEATED), "-o", "json", *flags]
+        command = [program, "-m", str(path), "-t", str(threads), "-fa", "1", "-r", str(texts_of(path)), "-o", "json", *flags]
         command += ["-p", ",".join(passes) or "0", "-n", ",".join(texts) or "0"]
         command += ["-d", str(depth)] if depth else []
         done = subprocess.run(command, capture_output=True, text=True, check=True)
