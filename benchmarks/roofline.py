@@ -24,7 +24,7 @@ from benchmarks.results import RESULTS, cpu_model
 from selfee.weights.open import open_checkpoint
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 760, 440, 70, 50, 30, 190
-X, Y = (1.0, 2000.0), (20.0, 1000.0)
+X, Y = (0.7, 2000.0), (15.0, 1000.0)
 COLORS = {"selfee": "#0b6e4f", "ik": "#c1666b", "llama.cpp": "#7a7a7a", "xllamacpp": "#b8b8b8"}
 MARKS = {1: "n = 1", 8: "n = 8", 512: "n = 512"}
 
@@ -92,7 +92,7 @@ def picture(found: list[Point], memory: float, peak: float) -> str:
         f'H{WIDTH - RIGHT}" fill="none" stroke="#333" stroke-width="2"/>'
     )
     parts.append(text(x_of(corner) + 6, y_of(peak) - 8, f"byte products: {peak:.0f} G multiply-adds/s"))
-    parts.append(text(x_of(1.15), y_of(memory * 2.1), f"memory: {memory:.0f} GB/s"))
+    parts.append(text(x_of(0.8), y_of(memory * 2.6), f"memory: {memory:.0f} GB/s"))
     for engine, model, tokens, intensity, rate in sorted(found, key=lambda point: point[0] == "selfee"):
         color = COLORS.get(engine, "#999")
         radius = 4.5 if engine == "selfee" else 3
