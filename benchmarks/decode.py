@@ -10,7 +10,6 @@ after; "of cache" where the file is smaller than the last-level cache.
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -34,8 +33,13 @@ def bytes_read(path: Path) -> int:
 
 def place_of(path: Path) -> str:
     """Where the weights lie while they are used again and again: "cache" or "memory"."""
-    known = "SC_LEVEL3_CACHE_SIZE" in os.sysconf_names
-    return "cache" if path.stat().st_size < (os.sysconf("SC_LEVEL3_CACHE_SIZE") if known else 0) else "memory"
+    return "cache" if path.stat().st_size < last_level_cache() else "memory"
+
+
+def last_level_cache() -> int:
+    """Bytes of the largest cache that the first core reads through; 0 where the system does not say."""
+    sizes = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    return max((int(size.read_text(encoding="ascii").strip().removesuffix("K")) * 1024 for size in sizes), default=0)
 
 
 def report(path: Path, threads: int, measured: Measured, depths: tuple[int, ...]) -> dict[str, float]:

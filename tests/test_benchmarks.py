@@ -133,6 +133,17 @@ def test_a_token_reads_all_weights_but_an_embedding_table_that_is_no_head(tmp_pa
     assert decode.bytes_read(path) == everything - (0 if tied else table)
 
 
+def test_a_model_smaller_than_the_cache_is_compared_with_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_tiny(tmp_path / "m.gguf")
+    size = path.stat().st_size
+    monkeypatch.setattr(decode, "last_level_cache", lambda: size + 1)
+    assert decode.place_of(path) == "cache"
+    monkeypatch.setattr(decode, "last_level_cache", lambda: size)
+    assert decode.place_of(path) == "memory"
+
+
 def test_the_head_is_not_counted_in_a_prompts_work(tmp_path: Path) -> None:
     tied, untied = (make_tiny(tmp_path / f"{kind}.gguf", tied=kind) for kind in (True, False))
     assert prefill.multiplied(tied) == prefill.multiplied(untied)
