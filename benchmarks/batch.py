@@ -3,6 +3,7 @@
     python benchmarks/batch.py --scratch FOLDER [--shape 1.1b] [--type q4_0] [--tokens 8]
 
 Medians of interleaved rounds. "x one" is the cost of the pass over the cost of one token of a generated text.
+The logits are those of the last token, for peers compute no others; verifying a draft needs all: a line of its own.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.comparison import Measured, arguments, compare, models_of, rivals_of
-from benchmarks.engines import Case
-from benchmarks.results import record
+from benchmarks.comparison import Measured, arguments, compare, keep, models_of, rivals_of
+from benchmarks.engines import Case, own_engine
 
 TOKENS = (1, 2, 4, 8, 16, 32)
+ALL_LOGITS = "selfee all logits"
 
 
 def report(path: Path, threads: int, measured: Measured, widths: list[int]) -> dict[str, float]:
@@ -30,28 +31,27 @@ def report(path: Path, threads: int, measured: Measured, widths: list[int]) -> d
             if seconds is None:
                 continue
             figures[f"{path.stem} {threads}t n={width} {engine} ms"] = seconds * 1e3
-            own = measured.seconds["selfee", Case(width)]
-            ratio = (
-                f"(x {seconds / own:.2f})"
-                if engine != "selfee"
-                else f"(x {own / measured.seconds['selfee', Case(1)]:.2f} one)"
-            )
+            if engine.startswith("selfee"):
+                ratio = f"(x {seconds / measured.seconds['selfee', Case(1)]:.2f} one)"
+            else:
+                ratio = f"(x {seconds / measured.seconds['selfee', Case(width)]:.2f})"
             cells.append(f"n={width} {seconds * 1e3:7.2f} {ratio}")
-        print(f"  {engine:10} " + "  ".join(cells), flush=True)
+        print(f"  {engine:17} " + "  ".join(cells), flush=True)
     return figures
 
 
 def main() -> None:
     given = arguments((__doc__ or "").split("\n")[0], shapes=("1.1b",), tokens=True)
     widths = sorted({1, *(given.tokens or TOKENS)})
+    rivals = rivals_of(given)
+    rivals.insert(1, own_engine(ALL_LOGITS, isa=given.isa, repack=not given.no_repack, logits="all"))
     figures: dict[str, float] = {}
     for path in models_of(given):
         for threads in given.threads:
             cases = [Case(width) for width in widths]
-            measured = compare(path, threads, cases, rivals_of(given), given.rounds, "memory", "compute")
+            measured = compare(path, threads, cases, rivals, given.rounds, "memory", "compute")
             figures |= report(path, threads, measured, widths)
-    if not given.no_record:
-        record("batch" + given.suffix, figures, isa=given.isa or "best")
+    keep("batch", given, figures)
 
 
 if __name__ == "__main__":

@@ -3,42 +3,59 @@
     python benchmarks/decode.py --scratch FOLDER [--shape one-layer --shape 1.1b] [--type q4_0] [--threads 1 ...]
     python benchmarks/decode.py --model FILE --depth
 
-Medians of interleaved rounds. "GB/s" is the size of the file over the time of a token; "of memory" its share of what
-the same threads read from memory at best in the same minute (a one-layer model lies in the cache: there memory is no
-limit).
+Medians of interleaved rounds. "GB/s": the bytes of weights that a token reads (not the table of embeddings, of which it
+reads one row) over its time. "of memory": its share of what the same threads read from memory at best right before and
+after; "of cache" where the file is smaller than the last-level cache.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.comparison import Measured, arguments, compare, models_of, rivals_of
+from benchmarks.comparison import Measured, arguments, compare, keep, models_of, rivals_of
 from benchmarks.engines import Case
-from benchmarks.results import record
+
+from selfee.weights.open import open_checkpoint
 
 DEPTHS = (0, 1500)
+LIMITS = {"memory": "memory GB/s", "cache": "16 MiB GB/s"}
+
+
+def bytes_read(path: Path) -> int:
+    """Bytes of weights that evaluating one token reads."""
+    with open_checkpoint(path) as checkpoint:
+        tied = "output.weight" not in checkpoint.tensors
+        return sum(tensor.nbytes for name, tensor in checkpoint.tensors.items() if tied or name != "token_embd.weight")
+
+
+def place_of(path: Path) -> str:
+    """Where the weights lie while they are used again and again: "cache" or "memory"."""
+    return "cache" if path.stat().st_size < last_level_cache() else "memory"
+
+
+def last_level_cache() -> int:
+    """Bytes of the largest cache that the first core reads through; 0 where the system does not say."""
+    sizes = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    return max((int(size.read_text(encoding="ascii").strip().removesuffix("K")) * 1024 for size in sizes), default=0)
 
 
 def report(path: Path, threads: int, measured: Measured, depths: tuple[int, ...]) -> dict[str, float]:
     """Print a line for each depth; the figures by name."""
-    size, memory = path.stat().st_size, measured.limits["memory GB/s"]
-    figures = {f"{path.stem} {threads}t memory GB/s": memory}
+    size, place = bytes_read(path), place_of(path)
+    limit = measured.limits[LIMITS[place]]
+    figures = {f"{path.stem} {threads}t {name}": value for name, value in measured.limits.items()}
     for depth in depths:
         case = Case(1, depth)
         own = measured.seconds["selfee", case]
         name = f"{path.stem} {threads}t depth={depth}"
-        rate = size / own / 1e9
-        rates = {"ms": own * 1e3, "GB/s": rate, "of memory": rate / memory}
-        figures |= {f"{name} {unit}": value for unit, value in rates.items()}
-        line = f"{name:36} {own * 1e3:8.2f} ms {rate:6.1f} GB/s {rate / memory:5.0%} of {memory:.0f}"
-        for peer, seconds in measured.peers(case).items():
-            figures[f"{name} {peer} ms"] = seconds * 1e3
-            line += f"   {peer} {seconds * 1e3:.2f} ms x {seconds / own:.2f}"
-        print(line, flush=True)
+        rate, share = size / own / 1e9, measured.share(case, LIMITS[place], size / 1e9)
+        figures |= {f"{name} ms": own * 1e3, f"{name} GB/s": rate, f"{name} of {place}": share}
+        figures |= {f"{name} {peer} ms": seconds * 1e3 for peer, seconds in measured.peers(case).items()}
+        line = f"{name:34} {own * 1e3:8.2f} ms {rate:6.1f} GB/s {share:5.0%} of {place} ({limit:.0f})"
+        print(line + measured.against_peers(case), flush=True)
     if len(depths) > 1:
         lost = measured.seconds["selfee", Case(1, depths[-1])] / measured.seconds["selfee", Case(1, depths[0])] - 1
         print(f"{path.stem} {threads}t: depth {depths[-1]} costs {lost:+.1%}")
@@ -47,17 +64,16 @@ def report(path: Path, threads: int, measured: Measured, depths: tuple[int, ...]
 
 
 def main() -> None:
-    given: argparse.Namespace = arguments((__doc__ or "").split("\n")[0], shapes=("one-layer", "1.1b"), depth=True)
+    given = arguments((__doc__ or "").split("\n")[0], shapes=("one-layer", "1.1b"), depth=True)
     depths = DEPTHS if given.depth else DEPTHS[:1]
+    cases = [Case(1, depth) for depth in depths]
     figures: dict[str, float] = {}
     for path in models_of(given):
+        parts = ["memory"] + ["caches"] * (place_of(path) == "cache")
         for threads in given.threads:
-            cases = [Case(1, depth) for depth in depths]
-            figures |= report(
-                path, threads, compare(path, threads, cases, rivals_of(given), given.rounds, "memory"), depths
-            )
-    if not given.no_record:
-        record("decode" + given.suffix, figures, isa=given.isa or "best")
+            measured = compare(path, threads, cases, rivals_of(given), given.rounds, *parts)
+            figures |= report(path, threads, measured, depths)
+    keep("decode", given, figures)
 
 
 if __name__ == "__main__":

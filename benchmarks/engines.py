@@ -16,10 +16,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -42,6 +42,7 @@ def texts_of(path: Path) -> int:
     return 5 * REPEATED if path.stat().st_size < SMALL else REPEATED
 
 
+Logits = Literal["last", "all"]
 Times = dict[Case, float]
 """Seconds; for one token the mean of a short text, otherwise of one pass (medians of a few)."""
 
@@ -56,7 +57,7 @@ class Engine:
 
 def engines(*, isa: str | None = None, repack: bool = True) -> list[Engine]:
     """selfee first, then the peers that are there. ``isa`` and ``repack`` are for selfee."""
-    found = [Engine("selfee", lambda path, threads, cases: _own(path, threads, cases, isa, repack))]
+    found = [own_engine("selfee", isa=isa, repack=repack)]
     python = os.environ.get("SELFEE_PEER_PYTHON", sys.executable)
     if subprocess.run([python, "-c", "import xllamacpp"], capture_output=True, check=False).returncode == 0:
         found.append(Engine("xllamacpp", lambda path, threads, cases: _xllamacpp(python, path, threads, cases)))
@@ -67,15 +68,29 @@ def engines(*, isa: str | None = None, repack: bool = True) -> list[Engine]:
     return found
 
 
-def _own(path: Path, threads: int, cases: Sequence[Case], isa: str | None, repack: bool) -> Times:
-    asked = {"path": str(path), "threads": threads, "cases": list(cases), "repack": repack}
+def own_engine(name: str, *, isa: str | None = None, repack: bool = True, logits: Logits = "last") -> Engine:
+    """selfee; ``logits`` of which tokens of a pass it computes: peers compute those of the last."""
     environment = os.environ | ({"SELFEE_ISA": isa} if isa else {})
-    command = [sys.executable, __file__]
-    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=True, env=environment)
-    return dict(zip(cases, json.loads(done.stdout)["seconds"], strict=True))
+
+    def time_cases(path: Path, threads: int, cases: Sequence[Case]) -> Times:
+        asked = {"path": str(path), "threads": threads, "cases": list(cases), "repack": repack, "logits": logits}
+        command = [sys.executable, __file__]
+        answer = _run(command, input=json.dumps(asked), environment=environment)
+        return dict(zip(cases, json.loads(answer)["seconds"], strict=True))
+
+    return Engine(name, time_cases)
 
 
-def measure_here(path: str, threads: int, cases: Sequence[Case], repack: bool) -> dict[str, Any]:
+def _run(command: Sequence[str], *, input: str = "", environment: Mapping[str, str] | None = None) -> str:
+    """What a program prints; ends the benchmark with the program's last words where it fails."""
+    done = subprocess.run(command, input=input, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        words = done.stderr.strip()[-2000:]
+        sys.exit(f"{' '.join(command)}: ended with {done.returncode}; expected figures\n{words}")
+    return done.stdout
+
+
+def measure_here(path: str, threads: int, cases: Sequence[Case], repack: bool, logits: Logits) -> dict[str, Any]:
     """selfee in this process: seconds of each case, of loading, and the peak of its memory."""
     from selfee.llama.model import Model
 
@@ -105,7 +120,7 @@ def measure_here(path: str, threads: int, cases: Sequence[Case], repack: bool) -
             for number in range(REPEATED + 1):
                 session.truncate(depth)
                 begun = time.perf_counter()
-                session.forward([259 + (index + number) % 97 for index in range(tokens)])
+                session.forward([259 + (index + number) % 97 for index in range(tokens)], logits)
                 passes.append(time.perf_counter() - begun)
             seconds.append(statistics.median(passes[1:]))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -113,16 +128,22 @@ def measure_here(path: str, threads: int, cases: Sequence[Case], repack: bool) -
 
 
 def _xllamacpp(python: str, path: Path, threads: int, cases: Sequence[Case]) -> Times:
-    """A prompt of as many tokens, or a text generated after a prompt: its server's own timings."""
-    requests, often = [], texts_of(path)
+    """A prompt of as many tokens, or a text generated after a prompt: its server's own timings.
+
+    Its ``prompt_ms`` ends when the first token is drawn; its time for a token is that of a text without its first
+    token, which the prompt has paid. A first request warms up.
+    """
+    often = texts_of(path)
+    requests: list[dict[str, Any]] = [{"prompt": [259, 260], "max_tokens": 4}]
     for tokens, depth in cases:
         prompt = [259 + index % 97 for index in range(max(1, depth) if tokens == 1 else tokens)]
         requests += [{"prompt": prompt, "max_tokens": GENERATED if tokens == 1 else 1}] * (1 if depth else often)
         if tokens > 1 and depth:
             raise ValueError("xllamacpp: several tokens at a depth cannot be timed; expected one")
     asked = {"model": str(path), "threads": threads, "requests": requests, "context": 2048}
-    done = subprocess.run([python, str(PEER)], input=json.dumps(asked), capture_output=True, text=True, check=True)
-    replies = iter(json.loads(done.stdout[done.stdout.index('{"replies"') :])["replies"])
+    answer = _run([python, str(PEER)], input=json.dumps(asked))
+    replies = iter(json.loads(answer[answer.index('{"replies"') :])["replies"])
+    next(replies)
     times: Times = {}
     for case in cases:
         own = [next(replies)["timings"] for _ in range(1 if case.depth else often)]
@@ -135,23 +156,47 @@ def _llama_bench(program: str, flags: Sequence[str], path: Path, threads: int, c
     times: Times = {}
     for depth in sorted({case.depth for case in cases}):
         passes = [str(case.tokens) for case in cases if case.depth == depth and case.tokens > 1]
-        texts = [str(GENERATED)] if Case(1, depth) in cases else []
-        command = [program, "-m", str(path), "-t", str(threads), "-fa", "1", "-r", str(texts_of(path)), "-o", "json", *flags]
-        command += ["-p", ",".join(passes) or "0", "-n", ",".join(texts) or "0"]
-        command += ["-d", str(depth)] if depth else []
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        for row in json.loads(done.stdout[done.stdout.index("[") :]):
-            is_text = row["n_gen"] > 0
-            case = Case(1 if is_text else row["n_prompt"], depth)
-            samples = row.get("samples_ns") or [row["avg_ns"]]
-            taken = statistics.median(samples) / 1e9 / (GENERATED if is_text else 1)
-            times[case] = min(taken, times.get(case, taken))
+        asked = ["-p", ",".join(passes) or "0", "-n", str(GENERATED) if Case(1, depth) in cases else "0"]
+        asked += ["-d", str(depth)] if depth else []
+        for case, seconds in _rows(program, [*flags, *asked], path, threads):
+            times[Case(case.tokens, depth)] = min(seconds, times.get(Case(case.tokens, depth), seconds))
     return times
 
 
 def _ik(program: str, repacked: str, path: Path, threads: int, cases: Sequence[Case]) -> Times:
-    """ik_llama.cpp's llama-bench knows no depth."""
-    return _llama_bench(program, ["-rtr", repacked], path, threads, [case for case in cases if not case.depth])
+    """ik_llama.cpp's llama-bench knows no depth, but texts that come after a prompt whose time does not count."""
+    times = _llama_bench(program, ["-rtr", repacked], path, threads, [case for case in cases if not case.depth])
+    for case in cases:
+        if case.depth and case.tokens == 1:
+            asked = ["-rtr", repacked, "-p", "0", "-n", "0", "-gp", f"{case.depth},{GENERATED}"]
+            [(_, times[case])] = _rows(program, asked, path, threads)
+    return times
+
+
+def _rows(program: str, flags: Sequence[str], path: Path, threads: int) -> list[tuple[Case, float]]:
+    """What a llama-bench measures: cases, without their depths, and seconds."""
+    command = [
+        program,
+        "-m",
+        str(path),
+        "-t",
+        str(threads),
+        "-fa",
+        "1",
+        "-r",
+        str(texts_of(path)),
+        "-o",
+        "json",
+        *flags,
+    ]
+    answer = _run(command)
+    rows: list[tuple[Case, float]] = []
+    for row in json.loads(answer[answer.index("[") :]):
+        is_text = row["n_gen"] > 0
+        samples = row.get("samples_ns") or [row["avg_ns"]]
+        seconds = statistics.median(samples) / 1e9 / (row["n_gen"] if is_text else 1)
+        rows.append((Case(1 if is_text else row["n_prompt"]), seconds))
+    return rows
 
 
 def _faster(one: Times, other: Times) -> Times:
@@ -162,7 +207,7 @@ def main() -> None:
     argparse.ArgumentParser(description="Times cases given as JSON on stdin; used by the benchmarks.").parse_args()
     asked = json.load(sys.stdin)
     cases = [Case(*case) for case in asked["cases"]]
-    json.dump(measure_here(asked["path"], asked["threads"], cases, asked["repack"]), sys.stdout)
+    json.dump(measure_here(asked["path"], asked["threads"], cases, asked["repack"], asked["logits"]), sys.stdout)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import limits
 from benchmarks.results import record
 
 from selfee import _native
@@ -65,7 +66,6 @@ def measure(type: QuantType, rounds: int) -> Iterator[tuple[str, float]]:
     """Name and value of every figure of one type."""
     runs: dict[Case, tuple[Run, int]] = {}
     sizes: dict[str, tuple[int, int]] = {}
-    buffers = {place: np.ones(size, np.uint8) for size, place in PLACE.items()}
     for size, place in PLACE.items():
         blocks, rows = weights(type, size)
         matrix = _native.HeldMatrix(int(type), blocks, rows, COLS, True)
@@ -76,14 +76,14 @@ def measure(type: QuantType, rounds: int) -> Iterator[tuple[str, float]]:
                 run = functools.partial(_native.time_matmul, matrix, x, threads)
                 runs[place, threads, n] = run, repeats_for(run)
     seconds: dict[Case, list[float]] = {case: [] for case in runs}
-    reads: dict[tuple[str, int], list[float]] = {(place, threads): [] for place in buffers for threads in THREADS}
+    reads: dict[tuple[str, int], list[float]] = {(place, threads): [] for place in sizes for threads in THREADS}
     peaks: dict[int, list[float]] = {threads: [] for threads in THREADS}
     for _ in range(rounds):
         for threads in THREADS:
-            peaks[threads].append(_native.multiply_rate(threads, 200_000) / 1e9)
-            for place, buffer in buffers.items():
-                repeats = max(1, (32 << 20) // buffer.nbytes)
-                reads[place, threads].append(_native.read_rate(buffer, threads, repeats) / 1e9)
+            found = limits.measure(threads, "compute", *map(str, PLACE))
+            peaks[threads].append(found["byte dot GMAC/s"])
+            for size, place in PLACE.items():
+                reads[place, threads].append(found[f"{size} bytes GB/s"])
         for case, (timed, repeats) in runs.items():
             seconds[case].append(timed(repeats))
     for (place, threads, n), times in seconds.items():

@@ -14,13 +14,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.comparison import Measured, arguments, compare, models_of, rivals_of
+from benchmarks.comparison import Measured, arguments, compare, keep, models_of, rivals_of
 from benchmarks.engines import Case
-from benchmarks.results import record
 
 from selfee.weights.open import open_checkpoint
 
 TOKENS = 512
+LIMIT = "byte dot GMAC/s"
 
 
 def multiplied(path: Path) -> int:
@@ -31,17 +31,14 @@ def multiplied(path: Path) -> int:
 
 def report(path: Path, threads: int, measured: Measured) -> dict[str, float]:
     """Print a line; the figures by name."""
-    own, peak = measured.seconds["selfee", Case(TOKENS)], measured.limits["byte dot GMAC/s"]
-    rate = multiplied(path) * TOKENS / own / 1e9
+    case = Case(TOKENS)
+    own, peak, work = measured.seconds["selfee", case], measured.limits[LIMIT], multiplied(path) * TOKENS / 1e9
+    share = measured.share(case, LIMIT, work)
     name = f"{path.stem} {threads}t"
-    figures = {f"{name} byte dot GMAC/s": peak, f"{name} ms": own * 1e3, f"{name} of peak": rate / peak}
-    line = (
-        f"{name:20}{own * 1e3:8.1f} ms {TOKENS / own:7.1f} tokens/s {rate:6.1f} GMAC/s {rate / peak:4.0%} of {peak:.0f}"
-    )
-    for peer, seconds in measured.peers(Case(TOKENS)).items():
-        figures[f"{name} {peer} ms"] = seconds * 1e3
-        line += f"   {peer} {seconds * 1e3:.0f} ms x {seconds / own:.2f}"
-    print(line, flush=True)
+    figures = {f"{name} {LIMIT}": peak, f"{name} ms": own * 1e3, f"{name} of peak": share}
+    figures |= {f"{name} {peer} ms": seconds * 1e3 for peer, seconds in measured.peers(case).items()}
+    rates = f"{TOKENS / own:7.1f} tokens/s {work / own:6.1f} GMAC/s {share:4.0%} of {peak:.0f}"
+    print(f"{name:20}{own * 1e3:8.1f} ms {rates}" + measured.against_peers(case), flush=True)
     return figures
 
 
@@ -50,11 +47,9 @@ def main() -> None:
     figures: dict[str, float] = {}
     for path in models_of(given):
         for threads in given.threads:
-            figures |= report(
-                path, threads, compare(path, threads, [Case(TOKENS)], rivals_of(given), given.rounds, "compute")
-            )
-    if not given.no_record:
-        record("prefill" + given.suffix, figures, isa=given.isa or "best")
+            measured = compare(path, threads, [Case(TOKENS)], rivals_of(given), given.rounds, "compute")
+            figures |= report(path, threads, measured)
+    keep("prefill", given, figures)
 
 
 if __name__ == "__main__":

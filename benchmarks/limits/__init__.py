@@ -39,7 +39,11 @@ def program() -> Path:
 
 
 def measure(threads: int, *parts: str) -> dict[str, float]:
-    """Figures by name and unit. ``parts``: some of ``PARTS``, none for all; each takes about a second."""
+    """Figures by name and unit.
+
+    ``parts``: some of ``PARTS``, or sizes of buffers to be read, as "1048576" (named "1048576 bytes GB/s"); none for
+    all of ``PARTS``. Each takes about a second.
+    """
     done = subprocess.run([str(program()), str(threads), *parts], capture_output=True, text=True, check=True)
     figures: dict[str, float] = json.loads(done.stdout)
     return figures

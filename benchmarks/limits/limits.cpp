@@ -1,6 +1,6 @@
 // What this machine can do at best, as one JSON object: reads from each level of memory, byte, bf16 and float products.
 //
-//   c++ -O3 -std=c++20 -march=native limits.cpp -o limits -pthread && ./limits THREADS [memory|caches|compute ...]
+//   c++ -O3 -std=c++20 -march=native limits.cpp -o limits -pthread && ./limits THREADS [memory|caches|compute|BYTES ...]
 //
 // Every figure is the best of a few short runs of all threads together: a limit is what was reached once.
 #include <immintrin.h>
@@ -180,6 +180,13 @@ int main(int count, char** arguments) {
         const __m256 one = _mm256_set1_ps(1);
         print("f32 FMA GMAC/s", chain_rate(threads, 8, one, [&](__m256 sum) { return _mm256_fmadd_ps(one, one, sum); }));
 #endif
+    }
+    for (int i = 2; i < count; ++i) {
+        const size_t bytes = std::strtoull(arguments[i], nullptr, 10);
+        if (bytes < 4096 * size_t(threads)) continue;
+        const Buffer buffer(bytes);
+        const int repeats = int(std::max<size_t>(1, 32 * kMiB / bytes));
+        print((std::string(arguments[i]) + " bytes GB/s").c_str(), read_rate(buffer, bytes, threads, repeats, 3));
     }
     std::printf("}\n");
     return sink == 1 ? 1 : 0;
