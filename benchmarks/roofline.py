@@ -1,9 +1,9 @@
-"""The roofline picture of docs/explanation/kernels.md, from the last recorded run of batch.py on this machine.
+"""The roofline picture of docs/explanation/kernels.md, from the recorded runs of batch.py on this machine.
 
     python benchmarks/roofline.py --scratch FOLDER -o docs/explanation/roofline.svg
 
-x: multiply-adds for each byte of weights read (one token: little; 512 tokens: much). y: multiply-adds a second. Under the
-slope memory is the limit, under the flat part the machine's byte products; a point on the line cannot be improved.
+x: multiply-adds for each byte of weights read (one token: little; 512 tokens: much). y: multiply-adds a second. Under
+the slope memory is the limit, under the flat part the machine's byte products; a point on the line cannot be improved.
 """
 
 from __future__ import annotations
@@ -31,13 +31,15 @@ MARKS = {1: "n = 1", 8: "n = 8", 512: "n = 512"}
 Point = tuple[str, str, int, float, float]  # engine, model, tokens, multiply-adds a byte, G multiply-adds a second
 
 
-def last_batch(path: Path) -> dict[str, float]:
-    """Figures of the last run of batch.py that measured the 1.1b shape with peers."""
+def last_figures(path: Path) -> dict[str, float]:
+    """Figures of all recorded runs of batch.py; of those measured twice, the later."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    fitting = [row["figures"] for row in rows if row["benchmark"] == "batch" and "1.1b-q4_0 2t n=8 ik ms" in row["figures"]]
-    if not fitting:
-        sys.exit(f"{path}: holds no run of batch.py with ik_llama.cpp; run it with --tokens 8 --tokens 512 first")
-    figures: dict[str, float] = fitting[-1]
+    figures: dict[str, float] = {}
+    for row in rows:
+        if row["benchmark"] == "batch":
+            figures |= row["figures"]
+    if not any(name.startswith("1.1b-") for name in figures):
+        sys.exit(f"{path}: holds no run of batch.py; expected one; run it with --tokens 8 --tokens 512 first")
     return figures
 
 
@@ -76,8 +78,9 @@ def text(x: float, y: float, words: str, anchor: str = "start", color: str = "#3
 
 def picture(found: list[Point], memory: float, peak: float) -> str:
     """The drawing, as SVG."""
+    box = f'viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {box}>',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
     ]
     for value in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000):
@@ -96,10 +99,9 @@ def picture(found: list[Point], memory: float, peak: float) -> str:
     for engine, model, tokens, intensity, rate in sorted(found, key=lambda point: point[0] == "selfee"):
         color = COLORS.get(engine, "#999")
         radius = 4.5 if engine == "selfee" else 3
-        parts.append(
-            f'<circle cx="{x_of(intensity):.1f}" cy="{y_of(rate):.1f}" r="{radius}" fill="{color}" fill-opacity="0.8">'
-            f"<title>{engine} {model} n={tokens}: {rate:.0f} G multiply-adds/s</title></circle>"
-        )
+        place = f'cx="{x_of(intensity):.1f}" cy="{y_of(rate):.1f}" r="{radius}"'
+        title = f"<title>{engine} {model} n={tokens}: {rate:.0f} G multiply-adds/s</title>"
+        parts.append(f'<circle {place} fill="{color}" fill-opacity="0.8">{title}</circle>')
     for tokens, words in MARKS.items():
         xs = [x_of(point[3]) for point in found if point[2] == tokens and point[0] == "selfee"]
         if xs:
@@ -109,7 +111,9 @@ def picture(found: list[Point], memory: float, peak: float) -> str:
         parts.append(f'<circle cx="{WIDTH - RIGHT + 20}" cy="{y}" r="4" fill="{color}"/>')
         parts.append(text(WIDTH - RIGHT + 30, y + 4, engine))
     parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, "multiply-adds for each byte of weights", "middle"))
-    parts.append(text(LEFT - 50, TOP - 12, "G multiply-adds a second, two threads, LLaMA of 1.1 billion weights, ten types"))
+    parts.append(
+        text(LEFT - 50, TOP - 12, "G multiply-adds a second, two threads, LLaMA of 1.1 billion weights, ten types")
+    )
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -118,10 +122,11 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, required=True, help="folder of benchmarks/models.py")
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args()
-    figures = last_batch(RESULTS / (re.sub(r"[^a-z0-9]+", "-", cpu_model().lower()).strip("-") + ".jsonl"))
+    figures = last_figures(RESULTS / (re.sub(r"[^a-z0-9]+", "-", cpu_model().lower()).strip("-") + ".jsonl"))
     memory = max(value for name, value in figures.items() if name.endswith("2t memory GB/s"))
     peak = max(value for name, value in figures.items() if name.endswith("2t byte dot GMAC/s"))
-    given.output.write_text(picture(points(figures, given.scratch), memory, peak), encoding="utf-8")
+    drawing = picture(points(figures, given.scratch), memory, peak)
+    given.output.write_text(drawing, encoding="utf-8")
 
 
 if __name__ == "__main__":

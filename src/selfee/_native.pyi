@@ -32,7 +32,7 @@ def supported_isas() -> list[str]:
 def dequantize(type: int, blocks: Annotated[NDArray[numpy.uint8], dict(order='C', device='cpu', writable=False)], count: int) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]:
     """Blocks to f32."""
 
-def quantize_activations(type: int, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], isa: str | None = None) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
+def quantize_activations(type: int, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], isa: str | None = None, packed: bool = False) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
     """x as the kernel of a weight type sees it, in f32."""
 
 def matmul(type: int, blocks: Annotated[NDArray[numpy.uint8], dict(order='C', device='cpu', writable=False)], rows: int, cols: int, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], isa: str | None = None, row_begin: int = 0, row_end: int | None = None, packed: bool = False) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
@@ -41,7 +41,12 @@ def matmul(type: int, blocks: Annotated[NDArray[numpy.uint8], dict(order='C', de
 class Model:
     """Weights bound to the forward pass; use selfee.llama.model.Model."""
 
-    def __init__(self, layers: int, width: int, heads: int, kv_heads: int, head_dim: int, hidden: int, vocabulary: int, norm_epsilon: float, rope_halves: bool, rope_frequencies: Sequence[float], tensors: dict[str, object], threads: int, packed: bool) -> None: ...
+    def __init__(self, layers: int, width: int, heads: int, kv_heads: int, head_dim: int, hidden: int, vocabulary: int, norm_epsilon: float, rope_halves: bool, rope_frequencies: Sequence[float], tensors: dict[str, object], threads: int) -> None: ...
+
+    def ready(self, index: int, packed: bool) -> None:
+        """
+        Make a layer's weights (number of layers: the head's) present, or copy them into a faster layout.
+        """
 
 class Session:
     """A cache of keys and values; use selfee.llama.model.Session."""
