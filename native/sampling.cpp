@@ -4,15 +4,22 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <stdexcept>
 #include <string>
-#include <unordered_map>
 
 namespace selfee {
 namespace {
 
 constexpr uint64_t kGolden = 0x9E3779B97F4A7C15u;
 constexpr size_t kMirostatSample = 100;  // tokens from which mirostat 1 estimates the tail
+
+constexpr float kLargest = std::numeric_limits<float>::max();
+
+// -infinity is allowed: such a token is banned.
+void refuse_if_not_finite(float logit, int64_t id) {
+    if (!(logit <= kLargest)) throw std::domain_error("the logit of token " + std::to_string(id) + " is " + std::to_string(logit));
+}
 
 // The finaliser of splitmix64 (Steele, Lea, Flood 2014).
 uint64_t mix(uint64_t z) {
@@ -23,7 +30,12 @@ uint64_t mix(uint64_t z) {
 
 }  // namespace
 
-Sampler::Sampler(SamplerSettings settings) : settings_(std::move(settings)) { begin({}); }
+Sampler::Sampler(SamplerSettings settings) : settings_(std::move(settings)) {
+    std::map<int32_t, double> bias;  // each token once, in order
+    for (const auto& [id, value] : settings_.bias) bias[id] += value;
+    settings_.bias.assign(bias.begin(), bias.end());
+    begin({});
+}
 
 void Sampler::begin(std::vector<int32_t> history) {
     history_ = std::move(history);
@@ -35,48 +47,136 @@ double Sampler::uniform(uint64_t seed, uint64_t draw) {
     return double(mix(mix(seed + kGolden) + (draw + 1) * kGolden) >> 11) * 0x1p-53;
 }
 
+// Of a vocabulary of a hundred thousand tokens most chains want one or some dozens: those are picked from the logits as
+// they are, and only chains that begin otherwise make a list of everything.
 int32_t Sampler::sample(const float* logits, int64_t n) {
-    load(logits, n);
     const auto& steps = settings_.steps;
-    if (settings_.temperature == 0 || settings_.mirostat != 0) {
-        if (std::find(steps.begin(), steps.end(), SamplerStep::Penalties) != steps.end()) penalise();
-        if (settings_.temperature == 0) return remember(most_likely().id);
+    const bool no_chain = settings_.temperature == 0 || settings_.mirostat != 0;  // penalties only, wherever they stand
+    const bool first = no_chain ? std::find(steps.begin(), steps.end(), SamplerStep::Penalties) != steps.end()
+                                : starts_with_penalties();
+    change(logits, n, first);
+    if (const size_t count = wanted(n); count > 0)
+        load_best(logits, n, count);
+    else
+        load(logits, n);
+    if (settings_.temperature == 0) return remember(most_likely().id);
+    if (settings_.mirostat != 0) {
         apply(SamplerStep::Temperature);
         mirostat_cut();
         return draw();
     }
-    for (const SamplerStep step : steps) apply(step);
+    for (size_t i = first ? 1 : 0; i < steps.size(); ++i) apply(steps[i]);
     return draw();
 }
 
-void Sampler::load(const float* logits, int64_t n) {
-    bool finite = true;  // -infinity is allowed: such a token is banned
-    for (int64_t id = 0; id < n; ++id) finite &= logits[id] <= std::numeric_limits<float>::max();
-    for (int64_t id = 0; !finite && id < n; ++id)
-        if (!(logits[id] <= std::numeric_limits<float>::max()))
-            throw std::domain_error("the logit of token " + std::to_string(id) + " is " + std::to_string(logits[id]));
-    candidates_.resize(size_t(n));
-    for (int64_t id = 0; id < n; ++id) candidates_[size_t(id)] = {double(logits[id]), int32_t(id)};
-    for (const auto& [id, bias] : settings_.bias)
-        if (0 <= id && id < n) candidates_[size_t(id)].logit += bias;
+bool Sampler::starts_with_penalties() const {
+    return !settings_.steps.empty() && settings_.steps.front() == SamplerStep::Penalties;
 }
 
-// Keskar et al. 2019 (repetition) and OpenAI's frequency and presence penalties, over the last tokens of the history.
-void Sampler::penalise() {
+// How many of the best are all that the chain will look at; 0 where that is everything or most.
+size_t Sampler::wanted(int64_t n) const {
+    constexpr int64_t kFew = 8;  // below an eighth, picking is cheaper than listing
+    if (settings_.temperature == 0) return 1;
+    const size_t at = starts_with_penalties() ? 1 : 0;
+    const bool cuts = settings_.mirostat == 0 && at < settings_.steps.size() && settings_.steps[at] == SamplerStep::TopK;
+    return cuts && 0 < settings_.top_k && settings_.top_k < n / kFew ? size_t(settings_.top_k) : 0;
+}
+
+// Bias, then penalties, of the tokens that have any.
+void Sampler::change(const float* logits, int64_t n, bool penalties) {
+    changed_.clear();
+    for (const auto& [id, bias] : settings_.bias)
+        if (0 <= id && id < n) changed_.push_back({double(logits[id]) + bias, id});
+    if (!penalties || !penalises()) return;
+    auto counts = recent();
+    for (auto& candidate : changed_)
+        if (const auto found = counts.find(candidate.id); found != counts.end()) {
+            candidate.logit = penalised(candidate.logit, found->second);
+            counts.erase(found);
+        }
+    for (const auto& [id, count] : counts)
+        if (0 <= id && id < n) changed_.push_back({penalised(double(logits[id]), count), id});
+    sort_by_id(changed_);
+}
+
+void Sampler::sort_by_id(std::vector<Candidate>& candidates) {
+    std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
+}
+
+void Sampler::load(const float* logits, int64_t n) {
+    bool finite = true;
+    for (int64_t id = 0; id < n; ++id) finite &= logits[id] <= kLargest;
+    for (int64_t id = 0; !finite && id < n; ++id) refuse_if_not_finite(logits[id], id);
+    candidates_.resize(size_t(n));
+    for (int64_t id = 0; id < n; ++id) candidates_[size_t(id)] = {double(logits[id]), int32_t(id)};
+    for (const auto& candidate : changed_) candidates_[size_t(candidate.id)] = candidate;
+}
+
+// The best `count` tokens, in the order of their ids: what top_k would leave of all of them.
+void Sampler::load_best(const float* logits, int64_t n, size_t count) {
+    constexpr int64_t kBlock = 64;
+    const auto better = [](const Candidate& a, const Candidate& b) { return a.better(b); };
+    auto& heap = candidates_;  // its top is the worst of the best so far
+    heap.clear();
+    const auto offer = [&](const Candidate& candidate) {
+        if (heap.size() == count) {
+            if (!candidate.better(heap.front())) return;
+            std::pop_heap(heap.begin(), heap.end(), better);
+            heap.pop_back();
+        }
+        heap.push_back(candidate);
+        std::push_heap(heap.begin(), heap.end(), better);
+    };
+    auto next_changed = changed_.begin();
+    for (int64_t begin = 0; begin < n; begin += kBlock) {
+        const int64_t end = std::min(n, begin + kBlock);
+        if (heap.size() == count && end - begin == kBlock) {
+            // Nearly every block ends here. All that was offered is a float, so nothing is lost by comparing as floats.
+            const auto worst = float(heap.front().logit);
+            int over = 0;  // also for NaN and infinity
+            for (int64_t i = 0; i < kBlock; ++i) over |= !(logits[begin + i] <= worst);
+            if (over == 0) continue;
+        }
+        while (next_changed != changed_.end() && next_changed->id < begin) ++next_changed;
+        for (int64_t id = begin; id < end; ++id) {
+            refuse_if_not_finite(logits[id], id);
+            if (next_changed != changed_.end() && next_changed->id == id)
+                ++next_changed;  // its turn comes when no float is compared with the heap any more
+            else
+                offer({double(logits[id]), int32_t(id)});
+        }
+    }
+    for (const auto& candidate : changed_) offer(candidate);
+    sort_by_id(heap);
+}
+
+bool Sampler::penalises() const {
+    return settings_.repeat_penalty != 1 || settings_.frequency_penalty != 0 || settings_.presence_penalty != 0;
+}
+
+// How often each of the last tokens occurred, without the exempt one.
+std::unordered_map<int32_t, int64_t> Sampler::recent() const {
     const auto held = int64_t(history_.size());
     const int64_t window = settings_.repeat_last_n < 0 ? held : std::min(held, settings_.repeat_last_n);
     std::unordered_map<int32_t, int64_t> counts;
     for (int64_t i = held - window; i < held; ++i) ++counts[history_[size_t(i)]];
-    for (auto& candidate : candidates_) {
-        if (counts.empty()) return;
-        const auto found = counts.find(candidate.id);
-        if (found == counts.end()) continue;
-        const double count = double(found->second);
-        counts.erase(found);
-        if (candidate.id == settings_.exempt_token) continue;
-        candidate.logit = candidate.logit > 0 ? candidate.logit / settings_.repeat_penalty : candidate.logit * settings_.repeat_penalty;
-        candidate.logit -= count * settings_.frequency_penalty + settings_.presence_penalty;
-    }
+    counts.erase(settings_.exempt_token);
+    return counts;
+}
+
+// Keskar et al. 2019 (repetition) and OpenAI's frequency and presence penalties.
+double Sampler::penalised(double logit, int64_t count) const {
+    logit = logit > 0 ? logit / settings_.repeat_penalty : logit * settings_.repeat_penalty;
+    return logit - (double(count) * settings_.frequency_penalty + settings_.presence_penalty);
+}
+
+void Sampler::penalise() {
+    if (!penalises()) return;
+    const auto counts = recent();
+    if (counts.empty()) return;
+    for (auto& candidate : candidates_)
+        if (const auto found = counts.find(candidate.id); found != counts.end())
+            candidate.logit = penalised(candidate.logit, found->second);
 }
 
 void Sampler::apply(SamplerStep step) {

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -44,7 +45,15 @@ private:
         bool better(const Candidate& other) const { return logit > other.logit || (logit == other.logit && id < other.id); }
     };
 
+    bool starts_with_penalties() const;
+    size_t wanted(int64_t n) const;
+    void change(const float* logits, int64_t n, bool penalties);
     void load(const float* logits, int64_t n);
+    void load_best(const float* logits, int64_t n, size_t count);
+    bool penalises() const;
+    static void sort_by_id(std::vector<Candidate>& candidates);
+    std::unordered_map<int32_t, int64_t> recent() const;
+    double penalised(double logit, int64_t count) const;
     void penalise();
     void apply(SamplerStep step);
     void softmax();
@@ -64,6 +73,7 @@ private:
 
     SamplerSettings settings_;
     std::vector<Candidate> candidates_;  // in the order of their ids
+    std::vector<Candidate> changed_;     // tokens whose logits bias or penalties change, in the order of their ids
     double largest_ = 0, sum_ = 1;       // of softmax: the largest logit, the sum of e^(logit - largest)
     std::vector<int32_t> history_;
     uint64_t draws_ = 0;

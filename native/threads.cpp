@@ -1,7 +1,7 @@
 // The pool: workers spin for a while after a loop, because the next one usually follows within microseconds, then sleep.
 #include "threads.h"
 
-#include <unistd.h>
+#include <pthread.h>
 
 #include <algorithm>
 #include <system_error>
@@ -12,6 +12,15 @@ namespace {
 constexpr uint64_t kOpen = 1u << 31, kInside = kOpen - 1;
 constexpr int kSpins = 8000;       // some hundred microseconds: longer than the pause between two tokens
 constexpr int kSpinsToYield = 200;  // waiting for a thread that the system may have put aside
+
+// How often this process and those it comes from were forked. To ask the system for the number of the process instead
+// would cost a third of a loop.
+std::atomic<uint32_t> forks{0};
+
+void count_forks() {
+    static std::once_flag once;
+    std::call_once(once, [] { pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1, std::memory_order_relaxed); }); });
+}
 
 void pause() {
 #if defined(__x86_64__)
@@ -35,7 +44,9 @@ void Turnstile::unlock() {
     next_.notify_all();
 }
 
-ThreadPool::ThreadPool(int threads) : threads_(std::max(1, threads)), process_(getpid()), stretches_(size_t(threads_)) {
+ThreadPool::ThreadPool(int threads) : threads_(std::max(1, threads)), stretches_(size_t(threads_)) {
+    count_forks();
+    forks_ = forks.load();
     workers_.reserve(size_t(threads_ - 1));
     try {
         for (int thread = 1; thread < threads_; ++thread) workers_.emplace_back([this, thread] { work(thread); });
@@ -45,7 +56,7 @@ ThreadPool::ThreadPool(int threads) : threads_(std::max(1, threads)), process_(g
 }
 
 ThreadPool::~ThreadPool() {
-    if (getpid() != process_) {  // a fork: the threads are not here, so nothing that knows of them can be ended
+    if (forked()) {  // a fork: the threads are not here, so nothing that knows of them can be ended
         new std::vector<std::thread>(std::move(workers_));  // can neither be joined nor dropped
         sleep_.release();  // to destroy a condition waits for those who sleep on it, here for ever
         return;
@@ -58,9 +69,11 @@ ThreadPool::~ThreadPool() {
     for (auto& worker : workers_) worker.join();
 }
 
+bool ThreadPool::forked() const { return forks.load(std::memory_order_relaxed) != forks_; }
+
 void ThreadPool::run(int64_t count, int64_t grain, void* context, Call call) {
     if (count <= 0) return;
-    if (count <= grain || workers_.empty() || getpid() != process_) return call(context, 0, count, 0);
+    if (count <= grain || workers_.empty() || forked()) return call(context, 0, count, 0);
     context_ = context;
     call_ = call;
     grain_ = std::max<int64_t>(1, grain);

@@ -60,9 +60,10 @@ private:
     void take_stretch(Stretch& stretch, int thread);
     void work(int thread);
     uint64_t wait_for_loop(uint64_t last_seen);
+    bool forked() const;
 
     int threads_;
-    int process_;                     // the pool's threads exist in the process that made it, not in a fork of it
+    uint32_t forks_;                  // the pool's threads exist in the process that made it, not in a fork of it
     std::vector<std::thread> workers_;
 
     // The loop in work; written while no thread is inside.

@@ -68,6 +68,41 @@ def test_native_chooses_the_same_tokens_as_its_twin(
         assert native.sample(logits) == twin.sample(logits)
 
 
+@settings(max_examples=60)
+@given(
+    configs,
+    st.sampled_from([1.0, 5.0]),
+    st.booleans(),
+    st.lists(st.integers(0, 3000), max_size=70),
+    st.integers(0, 2**32),
+    st.sampled_from([0, 1, 2900, 3000]),
+)
+def test_a_few_tokens_picked_from_a_large_vocabulary_are_those_of_the_twin(
+    config: SamplerConfig, spread: float, coarse: bool, history: list[int], seed: int, banned: int
+) -> None:
+    config = SamplerConfig(**{**vars(config), "top_k": min(config.top_k or 40, 40), "samplers": STEPS, "mirostat": 0})
+    logits = logits_of(seed, 3000, spread, coarse)
+    logits[np.random.default_rng(seed).permutation(3000)[:banned]] = -np.inf
+    native, twin = Sampler(config, newline=2), ReferenceSampler(config, newline=2)
+    native.begin(history)
+    twin.begin(history)
+    for _ in range(3 if banned < 3000 else 0):
+        assert native.sample(logits) == twin.sample(logits)
+    if banned == 3000:
+        with pytest.raises(BadFileError, match="banned"):
+            native.sample(logits)
+
+
+@pytest.mark.parametrize("change", [{"temperature": 0.0}, {"top_k": 5}, {"top_k": 0}], ids=str)
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("at", [0, 63, 64, 2000, 2999])
+def test_a_logit_that_is_no_number_is_found_wherever_it_stands(change: dict[str, Any], bad: float, at: int) -> None:
+    logits = logits_of(1, 3000, 1.0, False)
+    logits[at] = bad
+    with pytest.raises(BadFileError, match=f"token {at} is"):
+        Sampler(SamplerConfig(**change)).sample(logits)
+
+
 def draws(config: SamplerConfig, logits: Sequence[float], count: int, history: Sequence[int] = ()) -> Counter[int]:
     """Tokens drawn from the same logits by ``count`` different seeds."""
     row = np.array(logits, dtype=np.float32)
