@@ -11,7 +11,7 @@ namespace {
 
 constexpr uint64_t kOpen = 1u << 31, kInside = kOpen - 1;
 constexpr int kSpins = 8000;       // some hundred microseconds: longer than the pause between two tokens
-constexpr int kSpinsToYield = 200;  // waiting for a thread that the system may have put aside
+constexpr int kSpinsToYield = 200;  // some microseconds: whoever waits longer may be keeping another from the core
 
 // How often this process and those it comes from were forked. To ask the system for the number of the process instead
 // would cost a third of a loop.
@@ -130,7 +130,7 @@ uint64_t ThreadPool::wait_for_loop(uint64_t last_seen) {
     for (int spins = 0; spins < kSpins; ++spins) {
         if (stop_.load(std::memory_order_relaxed)) return 0;
         if (ready()) return state_.load() >> 32;
-        pause();
+        spins % kSpinsToYield == kSpinsToYield - 1 ? std::this_thread::yield() : pause();
     }
     std::unique_lock<std::mutex> lock(sleep_->mutex);
     sleepers_.fetch_add(1);
