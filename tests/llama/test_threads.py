@@ -145,6 +145,24 @@ def test_a_forked_process_drops_a_model_whose_threads_it_did_not_inherit(tmp_pat
     assert status == 0
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_makes_models_with_threads_of_its_own(tmp_path: Path) -> None:
+    path = make_tiny(tmp_path / "tiny.gguf")
+    with Model.load(path, threads=3) as model:
+        expected = model.new_session().forward([1, 2, 3]).tobytes()[:64]
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        before = threads_of_process()
+        model = Model.load(path, threads=3)
+        os.write(writer, model.new_session().forward([1, 2, 3]).tobytes()[:64])
+        os._exit(threads_of_process() - before)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        assert pipe.read() == expected
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (2 if threads_of_process() else 0)
+
+
 _CROWDED = """
 import resource, sys
 from selfee.llama.model import Model, Session
