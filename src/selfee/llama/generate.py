@@ -92,7 +92,7 @@ def _verified(
     for row, guess in zip(rows, [*draft, None], strict=True):
         token = sampler.sample(row)
         text.append(token)
-        if token != guess:  # what the session holds from here on is a wrong guess, and this may be the last step
+        if token != guess and session.length >= len(text):  # it holds wrong guesses, and this may be the last step
             session.truncate(len(text) - 1)
         yield Token(token, row, token == guess)
         if token != guess:
