@@ -49,32 +49,31 @@ bool Transformer::forward(KvCache& cache, const int32_t* tokens, int64_t n, int6
     return true;
 }
 
-void Transformer::touch(std::initializer_list<const Matrix*> matrices) {
-#if defined(MADV_POPULATE_READ)
-    constexpr size_t kPage = 4096, kPiece = size_t(4) << 20;
+bool Transformer::ready(Matrix& matrix, bool packed, PackedMemory& memory) {
     const std::lock_guard<Turnstile> one_at_a_time(turn_);
-    for (const Matrix* matrix : matrices) {
-        const auto begin = reinterpret_cast<uintptr_t>(matrix->data) / kPage * kPage;
-        const auto end = reinterpret_cast<uintptr_t>(matrix->data) + matrix->row_bytes * size_t(matrix->rows);
-        pool_.each(int64_t((end - begin + kPiece - 1) / kPiece), 1, [&](int64_t first, int64_t last, int) {
-            for (int64_t piece = first; piece < last; ++piece) {
-                const uintptr_t from = begin + size_t(piece) * kPiece;
-                madvise(reinterpret_cast<void*>(from), std::min(kPiece, end - from), MADV_POPULATE_READ);
-            }
-        });
+    const int64_t groups = packed ? packed_groups(matrix) : 0;
+    if (groups == 0) {
+        touch(matrix);
+        return false;
     }
-#endif
+    std::shared_ptr<uint8_t> place = memory.take(packed_bytes(matrix));
+    pool_.each(groups, 1, [&](int64_t begin, int64_t end, int) { pack_groups(matrix, begin, end, place.get()); });
+    matrix.packed = std::move(place);
+    return true;
 }
 
-void Transformer::pack(std::initializer_list<Matrix*> matrices, PackedMemory& memory) {
-    const std::lock_guard<Turnstile> one_at_a_time(turn_);
-    for (Matrix* matrix : matrices) {
-        const int64_t groups = matrix->packed ? 0 : packed_groups(*matrix);
-        if (groups == 0) continue;
-        std::shared_ptr<uint8_t> place = memory.take(packed_bytes(*matrix));
-        pool_.each(groups, 1, [&](int64_t begin, int64_t end, int) { pack_groups(*matrix, begin, end, place.get()); });
-        matrix->packed = std::move(place);
-    }
+void Transformer::touch(const Matrix& matrix) {
+#if defined(MADV_POPULATE_READ)  // where the system does not know how, the first pass does it
+    constexpr size_t kPage = 4096, kPiece = size_t(4) << 20;
+    const auto begin = reinterpret_cast<uintptr_t>(matrix.data) / kPage * kPage;
+    const auto end = reinterpret_cast<uintptr_t>(matrix.data) + matrix.row_bytes * size_t(matrix.rows);
+    pool_.each(int64_t((end - begin + kPiece - 1) / kPiece), 1, [&](int64_t first, int64_t last, int) {
+        for (int64_t piece = first; piece < last; ++piece) {
+            const uintptr_t from = begin + size_t(piece) * kPiece;
+            madvise(reinterpret_cast<void*>(from), std::min(kPiece, end - from), MADV_POPULATE_READ);
+        }
+    });
+#endif
 }
 
 void Transformer::embed(const int32_t* tokens, int64_t n) {

@@ -49,12 +49,10 @@ public:
     // of down; then those of the head.
     int64_t inputs() const;
 
-    // Makes the mapped weights of some matrices present, all threads at once: otherwise the first pass would meet a page
-    // fault every sixteen pages. Does nothing where the system does not know how.
-    void touch(std::initializer_list<const Matrix*> matrices);
-
-    // Packs matrices of this model (matmul.h), all threads at once. Waits for a forward pass to end.
-    void pack(std::initializer_list<Matrix*> matrices, PackedMemory& memory);
+    // Readies the weights of one of this model's matrices, all threads at once; waits for a batch to end. Packed: as a copy
+    // (matmul.h), true where there is such a layout. Otherwise where they are mapped: they are made present, for the first
+    // pass would meet a page fault every sixteen pages.
+    bool ready(Matrix& matrix, bool packed, PackedMemory& memory);
 
     int threads() const { return pool_.threads(); }
 
@@ -64,6 +62,7 @@ private:
         float* out;  // [tokens][matrix rows]
     };
 
+    void touch(const Matrix& matrix);
     void embed(const int32_t* tokens, int64_t n);
     void attend(const Layer& layer, KvCache& cache, int64_t index, int64_t n, int64_t first);
     void feed_forward(const Layer& layer, int64_t n);

@@ -58,6 +58,12 @@ inline void store_halves8(uint16_t* to, F8 v) {
 #endif
 }
 
+// Asks for halves that are needed soon. An address past the end does no harm, but it is not a pointer into the array, so it
+// is computed as a number.
+inline void prefetch_halves(const uint16_t* from, int64_t ahead) {
+    __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(from) + uintptr_t(ahead) * sizeof *from));
+}
+
 // Sixteen floats: one register where there are such, otherwise two. Lanes do not meet, so bits are the same.
 #if defined(__AVX512F__)
 typedef __m512 F16;

@@ -123,25 +123,23 @@ public:
         for (int64_t index = 0; index < layers; ++index) transformer_->layers.push_back(layer_of(weights, shape, index));
     }
 
-    // Readies the weights of one layer, or the head's after the last: as a copy in the layout that the kernels are fastest
-    // with, or where they lie.
-    void ready(int64_t index, bool packed) {
+    // Readies the weights of one layer, or the head's after the last. Those for which it is wanted and there is one are
+    // copied into the layout that the kernels are fastest with: true for each that was. The others are made present.
+    std::vector<bool> ready(int64_t index, bool packed) {
         require(0 <= index && index <= shape().layers, "there is no such layer");
         const nb::gil_scoped_release unlocked;
-        if (index == shape().layers) return ready({&transformer_->head}, packed);
+        if (index == shape().layers) return {transformer_->ready(transformer_->head, packed, memory_)};
         Layer& layer = transformer_->layers[size_t(index)];
-        ready({&layer.q, &layer.k, &layer.v, &layer.output, &layer.gate, &layer.up, &layer.down}, packed);
+        std::vector<bool> copied;
+        for (Matrix* matrix : {&layer.q, &layer.k, &layer.v, &layer.output, &layer.gate, &layer.up, &layer.down})
+            copied.push_back(transformer_->ready(*matrix, packed, memory_));
+        return copied;
     }
 
     Transformer& transformer() { return *transformer_; }
     const Shape& shape() const { return transformer_->shape; }
 
 private:
-    void ready(std::initializer_list<Matrix*> matrices, bool packed) {
-        if (packed) return transformer_->pack(matrices, memory_);
-        for (const Matrix* matrix : matrices) transformer_->touch({matrix});
-    }
-
     Tensors kept_;
     PackedMemory memory_;
     std::unique_ptr<Transformer> transformer_;
@@ -273,8 +271,8 @@ void bind_model(nb::module_& m) {
                       Tensors, int>(),
              "layers"_a, "width"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "hidden"_a, "vocabulary"_a,
              "norm_epsilon"_a, "rope_halves"_a, "rope_frequencies"_a, "tensors"_a, "threads"_a)
-        .def("ready", nb::overload_cast<int64_t, bool>(&Model::ready), "index"_a, "packed"_a,
-             "Make a layer's weights (number of layers: the head's) present, or copy them into a faster layout.");
+        .def("ready", &Model::ready, "index"_a, "packed"_a,
+             "Make a layer's weights (number of layers: the head's) present, or copy them; true for each that was copied.");
     nb::class_<Session>(m, "Session", "A cache of keys and values; use selfee.llama.model.Session.")
         .def(nb::init<nb::object, int64_t>(), "model"_a, "capacity"_a)
         .def_prop_ro("length", &Session::length, "Tokens evaluated.")

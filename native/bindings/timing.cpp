@@ -66,29 +66,6 @@ double time_matmul(const HeldMatrix& held, const Floats& x, int threads, int64_t
            }) / double(repeats);
 }
 
-// Bytes a second of reading a buffer, in equal parts.
-double read_rate(const Bytes& buffer, int threads, int64_t repeats, const std::optional<std::string>& isa) {
-    const Kernels& kernels = chosen(isa);
-    const size_t part = buffer.nbytes() / size_t(std::max(threads, 1));
-    const uint8_t* bytes = buffer.data();
-    std::atomic<uint64_t> result{0};
-    const double seconds = seconds_of(threads, [&](int thread) {
-        for (int64_t i = 0; i < repeats; ++i) result ^= kernels.read_all(bytes + size_t(thread) * part, part);
-    });
-    return double(part) * threads * double(repeats) / seconds;
-}
-
-// Multiply-adds of bytes a second, from registers.
-double multiply_rate(int threads, int64_t rounds, const std::optional<std::string>& isa) {
-    const Kernels& kernels = chosen(isa);
-    std::atomic<int64_t> done{0};
-    const double seconds = seconds_of(threads, [&](int thread) {
-        uint64_t result = uint64_t(thread);
-        done += kernels.multiply_bytes(rounds, &result) + int64_t(result & 1);
-    });
-    return double(done.load()) / seconds;
-}
-
 }  // namespace
 }  // namespace selfee
 
@@ -99,8 +76,4 @@ void bind_timing(nb::module_& m) {
              "packed"_a, nb::keep_alive<1, 3>());
     m.def("time_matmul", time_matmul, "matrix"_a, "x"_a.noconvert(), "threads"_a, "repeats"_a, "isa"_a = nb::none(),
           "Seconds for one multiplication, without preparing x.");
-    m.def("read_rate", read_rate, "buffer"_a.noconvert(), "threads"_a, "repeats"_a, "isa"_a = nb::none(),
-          "Bytes a second of reading a buffer.");
-    m.def("multiply_rate", multiply_rate, "threads"_a, "rounds"_a, "isa"_a = nb::none(),
-          "Multiply-adds of bytes a second.");
 }

@@ -13,8 +13,6 @@ struct Kernels {
     int64_t panel;     // tokens that are computed together with packed weights; 0: there are no kernels for those
     void (*prepare)(Activations& a, const float* x, int64_t x_stride, int64_t begin, int64_t end);
     void (*matmul)(const Matrix& w, const Activations& a, int64_t row_begin, int64_t row_end, float* y, int64_t y_stride);
-    uint64_t (*read_all)(const uint8_t* bytes, size_t count);              // limits.h
-    int64_t (*multiply_bytes)(int64_t rounds, uint64_t* result);          // limits.h
 };
 
 const Kernels& scalar_kernels();

@@ -3,12 +3,11 @@
 
 #include "matmul/kernels.h"
 #include "matmul/multiply.h"
-#include "matmul/limits.h"
 
 namespace selfee {
 
 const Kernels& avx2_kernels() {
-    static constexpr Kernels kernels = {"avx2", kGroupRows, kPanel, prepare_parts, matmul, read_all, multiply_bytes};
+    static constexpr Kernels kernels = {"avx2", kGroupRows, kPanel, prepare_parts, matmul};
     return kernels;
 }
 

@@ -134,31 +134,23 @@ void pack_lines(const BlockQ3_K& block, Lane to) {
     for (size_t unit = 0; unit < 8; ++unit) pack_threes({to.place + kLine * (3 + 3 * unit)}, codes + 32 * unit);
 }
 
-void pack_scales_q4(const Codes256& unpacked, Lane to) {
-    uint8_t values[16], minima[8];
+// Q4_K and Q5_K differ in how many lines a unit of 32 codes takes.
+template <size_t kUnitLines, class Block>
+void pack_lines_q45(const Block& block, Lane to, void (*pack_unit)(Lane, const uint8_t*)) {
+    Codes256 unpacked;
+    uint8_t codes[256], values[16], minima[8];
+    unsigned_codes(block, 0, codes, unpacked);
     for (int j = 0; j < 8; ++j) {
         values[j] = uint8_t(unpacked.scale[2 * j]);
         minima[j] = uint8_t(unpacked.min[2 * j]);
     }
     pair_up(minima, 8, values + 8);
     pack_sixes(to, values);
+    for (size_t unit = 0; unit < 8; ++unit) pack_unit({to.place + kLine * (3 + kUnitLines * unit)}, codes + 32 * unit);
 }
 
-void pack_lines(const BlockQ4_K& block, Lane to) {
-    Codes256 unpacked;
-    uint8_t codes[256];
-    unsigned_codes(block, 0, codes, unpacked);
-    pack_scales_q4(unpacked, to);
-    for (size_t unit = 0; unit < 8; ++unit) pack_nibbles({to.place + kLine * (3 + 4 * unit)}, codes + 32 * unit);
-}
-
-void pack_lines(const BlockQ5_K& block, Lane to) {
-    Codes256 unpacked;
-    uint8_t codes[256];
-    unsigned_codes(block, 0, codes, unpacked);
-    pack_scales_q4(unpacked, to);
-    for (size_t unit = 0; unit < 8; ++unit) pack_fives({to.place + kLine * (3 + 5 * unit)}, codes + 32 * unit);
-}
+void pack_lines(const BlockQ4_K& block, Lane to) { pack_lines_q45<4>(block, to, pack_nibbles); }
+void pack_lines(const BlockQ5_K& block, Lane to) { pack_lines_q45<5>(block, to, pack_fives); }
 
 void pack_lines(const BlockQ6_K& block, Lane to) {
     Codes256 unpacked;

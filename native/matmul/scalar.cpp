@@ -34,27 +34,10 @@ void matmul(const Matrix& w, const Activations& a, int64_t row_begin, int64_t ro
         for (int64_t t = 0; t < a.n; ++t) y[t * y_stride + r] = dot(w.data + size_t(r) * w.row_bytes, x, t);
 }
 
-uint64_t read_all(const uint8_t* bytes, size_t count) {
-    uint64_t sums[4] = {}, words[4];
-    for (size_t at = 0; at + sizeof words <= count; at += sizeof words) {
-        std::memcpy(words, bytes + at, sizeof words);
-        for (int i = 0; i < 4; ++i) sums[i] ^= words[i];
-    }
-    return sums[0] ^ sums[1] ^ sums[2] ^ sums[3];
-}
-
-int64_t multiply_bytes(int64_t rounds, uint64_t* result) {
-    uint32_t sums[8] = {1, 2, 3, 4, 5, 6, 7, 8};
-    for (int64_t round = 0; round < rounds; ++round)
-        for (uint32_t& sum : sums) sum = sum * 3 + uint32_t(round);
-    for (const uint32_t sum : sums) *result ^= sum;
-    return rounds * 8;
-}
-
 }  // namespace
 
 const Kernels& scalar_kernels() {
-    static constexpr Kernels kernels = {"scalar", 1, 0, prepare_parts, matmul, read_all, multiply_bytes};
+    static constexpr Kernels kernels = {"scalar", 1, 0, prepare_parts, matmul};
     return kernels;
 }
 

@@ -109,8 +109,8 @@ SELFEE_INLINE Ints right_32(Ints a) { return _mm256_srli_epi32(a, N); }
 template <Codes kind>
 constexpr int kNarrowWords = kind == Codes::U6 ? 2 : kind == Codes::U5 ? 4 : 8;
 
-// What is summed up of one group of columns; x has four codes a lane. Every word but the last says whether another of
-// the same width may follow: `last` is true for the last of the group.
+// What is summed up of one group of columns; x has four codes a lane. Products are added up in 16 bits as long as they fit,
+// or until the last word of the group.
 template <Codes kind>
 struct GroupSum {
     Ints sum, narrow;
@@ -190,10 +190,6 @@ SELFEE_INLINE Ints sum_each(const Ints* v) {
     if constexpr (kind == Codes::U4) return _mm256_madd_epi16(fold_128<false>(low, high), ones);
     return fold_128<true>(_mm256_madd_epi16(low, ones), _mm256_madd_epi16(high, ones));
 }
-
-// The fastest instruction that multiplies bytes, and something to look at its result by.
-SELFEE_INLINE Ints peak_step(Ints sum, Ints factor) { return _mm256_maddubs_epi16(sum, factor); }
-SELFEE_INLINE int32_t first_lane(Ints a) { return _mm256_extract_epi32(a, 0); }
 
 // Sixteen f32 lanes, for weights that are floats themselves.
 constexpr int kFloatRows = 2, kFloatTokens = 2;  // computed together: four sums of two registers

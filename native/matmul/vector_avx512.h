@@ -107,7 +107,7 @@ SELFEE_INLINE Ints added_now(Ints sum) {
 SELFEE_INLINE Ints line_again(const void* p) { return _mm512_loadu_si512(p); }
 SELFEE_INLINE Ints every_32(const void* p) { return _mm512_set1_epi32(int32_t(load_u32(static_cast<const uint8_t*>(p)))); }
 SELFEE_INLINE Floats halves(const void* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p))); }
-// a | (b & mask), (a & mask) | (b & ~mask)
+// a | (b & mask)
 SELFEE_INLINE Ints or_and(Ints a, Ints b, Ints mask) { return _mm512_ternarylogic_epi32(a, b, mask, 0xf8); }
 SELFEE_INLINE Ints quarter_offsets() { return _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c)); }
 SELFEE_INLINE Ints sub_8(Ints a, Ints b) { return _mm512_sub_epi8(a, b); }
@@ -158,10 +158,6 @@ SELFEE_INLINE Ints sum_each_32(const Ints* v) {
 
 template <Codes kind>
 SELFEE_INLINE Ints sum_each(const Ints* v) { return sum_each_32(v); }
-
-// The fastest instruction that multiplies bytes, and something to look at its result by.
-SELFEE_INLINE Ints peak_step(Ints sum, Ints factor) { return _mm512_dpbusd_epi32(sum, factor, factor); }
-SELFEE_INLINE int32_t first_lane(Ints a) { return _mm_cvtsi128_si32(_mm512_castsi512_si128(a)); }
 
 // Sixteen f32 lanes, for weights that are floats themselves.
 using Lanes16 = __m512;

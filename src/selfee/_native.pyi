@@ -17,12 +17,6 @@ class HeldMatrix:
 def time_matmul(matrix: HeldMatrix, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], threads: int, repeats: int, isa: str | None = None) -> float:
     """Seconds for one multiplication, without preparing x."""
 
-def read_rate(buffer: Annotated[NDArray[numpy.uint8], dict(order='C', device='cpu', writable=False)], threads: int, repeats: int, isa: str | None = None) -> float:
-    """Bytes a second of reading a buffer."""
-
-def multiply_rate(threads: int, rounds: int, isa: str | None = None) -> float:
-    """Multiply-adds of bytes a second."""
-
 def isa_name() -> str:
     """The instruction set in use."""
 
@@ -43,9 +37,9 @@ class Model:
 
     def __init__(self, layers: int, width: int, heads: int, kv_heads: int, head_dim: int, hidden: int, vocabulary: int, norm_epsilon: float, rope_halves: bool, rope_frequencies: Sequence[float], tensors: dict[str, object], threads: int) -> None: ...
 
-    def ready(self, index: int, packed: bool) -> None:
+    def ready(self, index: int, packed: bool) -> list[bool]:
         """
-        Make a layer's weights (number of layers: the head's) present, or copy them into a faster layout.
+        Make a layer's weights (number of layers: the head's) present, or copy them; true for each that was copied.
         """
 
 class Session:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _CELL = 2  # bytes of a cached value (float16)
 _CHUNK, _LANES = 256, 8  # positions and values are rounded up to these (native/attention.h)
 _MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-_HEADS = ("output.weight", "token_embd.weight")
 _BATCH = 256  # tokens that go through the layers together (native/forward.h)
 
 
@@ -226,14 +225,13 @@ class Session:
 
 
 def _ready(model: native_types.Model, checkpoint: Checkpoint, config: LlamaConfig, packed: bool) -> None:
-    """Make weights present layer by layer; if packed, let the system take back what was read of the file."""
+    """Ready weights layer by layer, and let the system take back the pages of those that were copied."""
+    head = "output.weight" if "output.weight" in checkpoint.tensors else "token_embd.weight"
     try:
         for index in range(config.layers + 1):
-            model.ready(index, packed)
-            if not packed:
-                continue
-            for name in (f"blk.{index}.{part}.weight" for part in _MATRICES) if index < config.layers else _HEADS:
-                if name in checkpoint.tensors:
+            names = [f"blk.{index}.{part}.weight" for part in _MATRICES] if index < config.layers else [head]
+            for name, is_copied in zip(names, model.ready(index, packed), strict=True):
+                if is_copied:
                     checkpoint.release(name)
     except MemoryError as error:
         raise ResourceError(
