@@ -27,6 +27,12 @@ inline __m512i emulated_cvtepu16_epi32(__m256i a) {
                                _mm256_cvtepu16_epi32(_mm256_extracti128_si256(a, 1)));
 }
 
+inline __m512i emulated_srai_epi32(__m512i a, unsigned int count) {
+    __m256i halves[2];
+    __builtin_memcpy(halves, &a, sizeof a);
+    return two_halves<__m512i>(_mm256_srai_epi32(halves[0], int(count)), _mm256_srai_epi32(halves[1], int(count)));
+}
+
 inline __m512 emulated_cvtph_ps(__m256i a) {
     return two_halves<__m512>(_mm256_cvtph_ps(_mm256_castsi256_si128(a)),
                               _mm256_cvtph_ps(_mm256_extracti128_si256(a, 1)));
@@ -36,6 +42,7 @@ inline __m512 emulated_cvtph_ps(__m256i a) {
 }  // namespace selfee
 
 #define _mm512_cvtepi32_ps selfee::emulated_cvtepi32_ps
+#define _mm512_srai_epi32 selfee::emulated_srai_epi32
 #define _mm512_cvtepu16_epi32 selfee::emulated_cvtepu16_epi32
 #define _mm512_cvtph_ps selfee::emulated_cvtph_ps
 #undef _mm512_madd_epi16  // SIMDe gives this name to the masked function
