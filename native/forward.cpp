@@ -1,7 +1,7 @@
 // The forward pass of one batch of tokens: the same steps in the same order as llama/reference.py.
 //
-// Every value is computed by one thread in a fixed order from values of its own token (attention: and the cache), so a
-// token's logits have the same bits alone, in any batch, and with any number of threads.
+// Every value is computed by one thread in a fixed order from values of its own token (attention: and its cache), so a
+// token's logits have the same bits alone, in any batch and company, and with any number of threads.
 #include "forward.h"
 
 #include <sys/mman.h>
@@ -22,31 +22,51 @@ void grow(std::vector<float>& buffer, int64_t size) {
 
 Transformer::Transformer(Shape given, int threads) : shape(std::move(given)), ops_(ops_named(isa_name())), pool_(threads) {}
 
-bool Transformer::forward(KvCache& cache, const int32_t* tokens, int64_t n, int64_t first, float* logits,
-                          int64_t logit_rows, const std::function<bool()>& interrupted, double* squares) {
+bool Transformer::forward(const std::vector<Part>& parts, float* logits, const std::function<bool()>& interrupted,
+                          double* squares) {
+    int64_t n = 0;
+    for (const Part& part : parts) n += part.n;
     for (int64_t done = 0; done < n; done += kBatch) {
         const std::lock_guard<Turnstile> one_at_a_time(turn_);
-        const int64_t batch = std::min(kBatch, n - done);
-        embed(tokens + done, batch);
-        rotation_.set(first + done, batch, shape.rope_frequencies);
+        batch_.fill(parts, done);
+        embed();
+        rotation_.set(batch_.positions, shape.rope_frequencies);
+        attention_.plan(batch_.spans, shape.heads, pool_.threads());
         squares_ = squares;
         for (int64_t layer = 0; layer < shape.layers; ++layer) {
             if (interrupted()) return false;
-            attend(layers[size_t(layer)], cache, layer, batch, first + done);
-            feed_forward(layers[size_t(layer)], batch);
+            attend(layers[size_t(layer)], layer);
+            feed_forward(layers[size_t(layer)]);
         }
         if (squares_) {  // the head's inputs count for every token, also where no logits are wanted
-            normalise(x_.data(), final_norm, batch);
-            observe(normed_.data(), batch, shape.width);
+            normalise(final_norm, batch_.size());
+            observe(normed_.data(), batch_.size(), shape.width);
             squares_ = nullptr;
         }
-        const int64_t wanted = std::min(batch, done + batch - (n - logit_rows));
-        if (wanted <= 0) continue;
-        normalise(x_.data() + (batch - wanted) * shape.width, final_norm, wanted);
+        const auto wanted = int64_t(batch_.wanted.size());
+        if (wanted == 0) continue;
+        normalise(final_norm, wanted, batch_.wanted.data());
         multiply({{&head, logits}}, normed_.data(), wanted);
         logits += wanted * shape.vocabulary;
     }
     return true;
+}
+
+// Takes the tokens that follow the first `done` of all parts' tokens.
+void Transformer::Batch::fill(const std::vector<Part>& parts, int64_t done) {
+    tokens.clear(), caches.clear(), positions.clear(), spans.clear(), wanted.clear();
+    for (const Part& part : parts) {
+        const int64_t begin = std::min(done, part.n), end = std::min(part.n, begin + kBatch - size());
+        done -= begin;
+        if (begin == end) continue;
+        spans.push_back({part.cache, part.first + begin, end - begin});
+        for (int64_t t = begin; t < end; ++t) {
+            if (t >= part.n - part.logit_rows) wanted.push_back(size());
+            tokens.push_back(part.tokens[t]);
+            caches.push_back(part.cache);
+            positions.push_back(part.first + t);
+        }
+    }
 }
 
 bool Transformer::ready(Matrix& matrix, bool packed, PackedMemory& memory) {
@@ -76,18 +96,19 @@ void Transformer::touch(const Matrix& matrix) {
 #endif
 }
 
-void Transformer::embed(const int32_t* tokens, int64_t n) {
-    grow(x_, n * shape.width);
-    for (int64_t t = 0; t < n; ++t)
-        dequantize(embedding.type, embedding.data + size_t(tokens[t]) * embedding.row_bytes, shape.width,
+void Transformer::embed() {
+    grow(x_, batch_.size() * shape.width);
+    for (int64_t t = 0; t < batch_.size(); ++t)
+        dequantize(embedding.type, embedding.data + size_t(batch_.tokens[size_t(t)]) * embedding.row_bytes, shape.width,
                    x_.data() + t * shape.width);
 }
 
-void Transformer::attend(const Layer& layer, KvCache& cache, int64_t index, int64_t n, int64_t first) {
+void Transformer::attend(const Layer& layer, int64_t index) {
+    const int64_t n = batch_.size();
     const int64_t q_width = shape.heads * shape.head_dim, kv_width = shape.kv_heads * shape.head_dim;
     grow(q_, n * q_width), grow(k_, n * kv_width), grow(v_, n * kv_width);
     grow(attended_, n * q_width), grow(delta_, n * shape.width);
-    normalise(x_.data(), layer.attention_norm, n);
+    normalise(layer.attention_norm, n);
     multiply({{&layer.q, q_.data()}, {&layer.k, k_.data()}, {&layer.v, v_.data()}}, normed_.data(), n);
     pool_.each(n, part_of(n), [&](int64_t begin, int64_t end, int) {
         for (int64_t t = begin; t < end; ++t) {
@@ -95,13 +116,14 @@ void Transformer::attend(const Layer& layer, KvCache& cache, int64_t index, int6
             shape_heads(layer, k_.data() + t * kv_width, shape.kv_heads, layer.k_bias, layer.k_norm, t);
             float* v = v_.data() + t * kv_width;
             if (!layer.v_bias.empty()) ops_.add(v, layer.v_bias.data(), kv_width);
+            KvCache& cache = *batch_.caches[size_t(t)];
             for (int64_t head = 0; head < shape.kv_heads; ++head) {
                 const int64_t at = head * shape.head_dim;
-                cache.store(ops_, index, head, first + t, k_.data() + t * kv_width + at, v + at);
+                cache.store(ops_, index, head, batch_.positions[size_t(t)], k_.data() + t * kv_width + at, v + at);
             }
         }
     });
-    attention_.run(ops_, pool_, cache, index, q_.data(), n, first, shape.heads, attended_.data());
+    attention_.run(ops_, pool_, index, q_.data(), attended_.data());
     multiply({{&layer.output, delta_.data()}}, attended_.data(), n);
     add(delta_, n);
 }
@@ -116,9 +138,10 @@ void Transformer::shape_heads(const Layer& layer, float* x, int64_t heads, const
     }
 }
 
-void Transformer::feed_forward(const Layer& layer, int64_t n) {
+void Transformer::feed_forward(const Layer& layer) {
+    const int64_t n = batch_.size();
     grow(gate_, n * shape.hidden), grow(up_, n * shape.hidden);
-    normalise(x_.data(), layer.feed_forward_norm, n);
+    normalise(layer.feed_forward_norm, n);
     multiply({{&layer.gate, gate_.data()}, {&layer.up, up_.data()}}, normed_.data(), n);
     pool_.each(n, part_of(n), [&](int64_t begin, int64_t end, int) {
         ops_.swiglu(gate_.data() + begin * shape.hidden, up_.data() + begin * shape.hidden, (end - begin) * shape.hidden);
@@ -127,11 +150,12 @@ void Transformer::feed_forward(const Layer& layer, int64_t n) {
     add(delta_, n);
 }
 
-void Transformer::normalise(const float* x, const std::vector<float>& weight, int64_t n) {
+// n rows of x: the first, or those that are named.
+void Transformer::normalise(const std::vector<float>& weight, int64_t n, const int64_t* rows) {
     grow(normed_, n * shape.width);
     pool_.each(n, part_of(n), [&](int64_t begin, int64_t end, int) {
         for (int64_t t = begin; t < end; ++t)
-            ops_.rms_norm(x + t * shape.width, weight.data(), shape.norm_epsilon, shape.width, normed_.data() + t * shape.width);
+            ops_.rms_norm(x_.data() + (rows ? rows[t] : t) * shape.width, weight.data(), shape.norm_epsilon, shape.width, normed_.data() + t * shape.width);
     });
 }
 

@@ -26,6 +26,14 @@ struct Layer {
     std::vector<float> q_norm, k_norm;          // empty = none; one weight for each value of a head
 };
 
+// Tokens of one conversation that are to be evaluated.
+struct Part {
+    KvCache* cache;
+    const int32_t* tokens;
+    int64_t n, first;    // how many; how many the cache holds before them
+    int64_t logit_rows;  // logits of the last so many are wanted: 0 to n
+};
+
 // Memory behind the weights belongs to the caller and must outlive the model. Shapes are checked before they get here.
 class Transformer {
 public:
@@ -38,12 +46,13 @@ public:
     std::vector<float> final_norm;
     std::vector<Layer> layers;
 
-    // Evaluates n tokens at positions first .. first + n - 1 after those in the cache. Writes the logits of the last
-    // `logit_rows` tokens (0 to n), [logit_rows][vocabulary]. `interrupted` is asked between layers; true ends the work,
-    // and forward returns false. `squares` is null, or inputs() sums to which the squares of what the matrices were
-    // multiplied with are added. One batch at a time: where several threads call, their batches take turns.
-    bool forward(KvCache& cache, const int32_t* tokens, int64_t n, int64_t first, float* logits, int64_t logit_rows,
-                 const std::function<bool()>& interrupted, double* squares = nullptr);
+    // Evaluates the tokens of all parts, each after those in its own cache; no cache comes twice. A batch may hold pieces
+    // of several parts. Writes the wanted logits part by part, [sum of logit_rows][vocabulary]. `interrupted` is asked
+    // between layers; true ends the work, and forward returns false. `squares` is null, or inputs() sums to which the
+    // squares of what the matrices were multiplied with are added. One batch at a time: where several threads call, their
+    // batches take turns.
+    bool forward(const std::vector<Part>& parts, float* logits, const std::function<bool()>& interrupted,
+                 double* squares = nullptr);
 
     // Columns of all inputs of matrices: in each layer those of q, k and v, of the attention's output, of gate and up,
     // of down; then those of the head.
@@ -62,11 +71,23 @@ private:
         float* out;  // [tokens][matrix rows]
     };
 
+    // Tokens that go through the layers together, and whose they are.
+    struct Batch {
+        std::vector<int32_t> tokens;
+        std::vector<KvCache*> caches;    // of each token
+        std::vector<int64_t> positions;  // of each token
+        std::vector<Span> spans;
+        std::vector<int64_t> wanted;     // tokens whose logits are wanted, by their place in the batch
+
+        int64_t size() const { return int64_t(tokens.size()); }
+        void fill(const std::vector<Part>& parts, int64_t done);
+    };
+
     void touch(const Matrix& matrix);
-    void embed(const int32_t* tokens, int64_t n);
-    void attend(const Layer& layer, KvCache& cache, int64_t index, int64_t n, int64_t first);
-    void feed_forward(const Layer& layer, int64_t n);
-    void normalise(const float* x, const std::vector<float>& weight, int64_t n);
+    void embed();
+    void attend(const Layer& layer, int64_t index);
+    void feed_forward(const Layer& layer);
+    void normalise(const std::vector<float>& weight, int64_t n, const int64_t* rows = nullptr);
     void prepare(const Matrix& matrix, const float* x, int64_t n);
     void multiply(std::initializer_list<Product> products, const float* x, int64_t n);
     void shape_heads(const Layer& layer, float* x, int64_t heads, const std::vector<float>& bias,
@@ -78,6 +99,7 @@ private:
     const Ops& ops_;
     ThreadPool pool_;
     Turnstile turn_;
+    Batch batch_;
     Activations activations_;
     Rotation rotation_;
     Attention attention_;

@@ -5,13 +5,14 @@
 
 namespace selfee {
 
-void Rotation::set(int64_t first_position, int64_t n, const std::vector<double>& frequencies) {
+void Rotation::set(const std::vector<int64_t>& positions, const std::vector<double>& frequencies) {
+    const auto n = int64_t(positions.size());
     pairs = int64_t(frequencies.size());
     cosines.resize(size_t(n * pairs));
     sines.resize(size_t(n * pairs));
     for (int64_t i = 0; i < n; ++i)
         for (int64_t pair = 0; pair < pairs; ++pair) {
-            const double angle = double(first_position + i) * frequencies[size_t(pair)];
+            const double angle = double(positions[size_t(i)]) * frequencies[size_t(pair)];
             cosines[size_t(i * pairs + pair)] = float(std::cos(angle));
             sines[size_t(i * pairs + pair)] = float(std::sin(angle));
         }

@@ -10,14 +10,14 @@ enum class RopeLayout {
     Halves,      // (0, n/2), (1, n/2 + 1), ...: Hugging Face's checkpoints, GGUF "qwen2" and "qwen3"
 };
 
-// Cosines and sines of n consecutive positions; computed in double, one set for all layers and heads of a batch.
+// Cosines and sines of a batch's positions; computed in double, one set for all layers and heads.
 struct Rotation {
     int64_t pairs = 0;
-    std::vector<float> cosines, sines;  // [position][pair]
+    std::vector<float> cosines, sines;  // [token][pair]
 
     // angle = position * frequency[pair]
-    void set(int64_t first_position, int64_t n, const std::vector<double>& frequencies);
-    // Turns the first 2 * pairs values of one head at the index-th position.
+    void set(const std::vector<int64_t>& positions, const std::vector<double>& frequencies);
+    // Turns the first 2 * pairs values of one head of the index-th token.
     void turn(float* head, int64_t index, RopeLayout layout) const;
 };
 

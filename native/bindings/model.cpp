@@ -3,6 +3,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <unistd.h>
@@ -12,6 +13,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 
 #include "forward.h"
 #include "sampling.h"
@@ -194,29 +196,58 @@ public:
     }
 
     Logits forward(const Tokens& tokens, int64_t logit_rows, const std::optional<Sums>& squares) {
+        require(!squares || int64_t(squares->shape(0)) == model_.transformer().inputs(), "squares is not as long as the inputs");
+        const std::vector<Part> parts = {part(tokens, logit_rows)};
+        Logits logits = evaluate(model_, parts, squares ? squares->data() : nullptr);
+        length_ += parts[0].n;
+        return logits;
+    }
+
+    // Each tuple is (session, tokens, rows of logits). The sessions change together, or none does.
+    static Logits forward_many(const std::vector<std::tuple<nb::object, Tokens, int64_t>>& wanted) {
+        require(!wanted.empty(), "no sessions");
+        std::vector<Session*> sessions;
+        std::vector<Part> parts;
+        for (const auto& [object, tokens, logit_rows] : wanted) {
+            Session& session = nb::cast<Session&>(object);
+            require(sessions.empty() || &session.model_ == &sessions[0]->model_, "sessions of several models");
+            require(std::find(sessions.begin(), sessions.end(), &session) == sessions.end(), "a session comes twice");
+            sessions.push_back(&session);
+            parts.push_back(session.part(tokens, logit_rows));
+        }
+        Logits logits = evaluate(sessions[0]->model_, parts, nullptr);
+        for (size_t i = 0; i < parts.size(); ++i) sessions[i]->length_ += parts[i].n;
+        return logits;
+    }
+
+private:
+    static constexpr int64_t kAskFrom = 16;
+
+    Part part(const Tokens& tokens, int64_t logit_rows) {
         const auto n = int64_t(tokens.shape(0)), vocabulary = model_.shape().vocabulary;
         require(n <= cache_.capacity() - length_, "the context is full");
         require(0 <= logit_rows && logit_rows <= n, "logit_rows is not within 0 .. number of tokens");
-        require(!squares || int64_t(squares->shape(0)) == model_.transformer().inputs(), "squares is not as long as the inputs");
         for (int64_t i = 0; i < n; ++i)
             if (tokens.data()[i] < 0 || tokens.data()[i] >= vocabulary) refuse("token " + std::to_string(tokens.data()[i]) + " does not exist");
-        auto* logits = new float[size_t(std::max<int64_t>(1, logit_rows)) * size_t(vocabulary)];
+        return {&cache_, tokens.data(), n, length_, logit_rows};
+    }
+
+    static Logits evaluate(Model& model, const std::vector<Part>& parts, double* squares) {
+        int64_t n = 0, rows = 0;
+        for (const Part& part : parts) n += part.n, rows += part.logit_rows;
+        const auto vocabulary = size_t(model.shape().vocabulary);
+        auto* logits = new float[size_t(std::max<int64_t>(1, rows)) * vocabulary];
         const nb::capsule owner(logits, [](void* p) noexcept { delete[] static_cast<float*>(p); });
         // A few tokens are done before a signal could matter, and asking for Python's lock may take longer than they do.
         bool (*const interrupted)() = n < kAskFrom ? never : signal_arrived;
         bool done = false;
         {
             const Unlocked unlocked;
-            done = model_.transformer().forward(cache_, tokens.data(), n, length_, logits, logit_rows, interrupted,
-                                                squares ? squares->data() : nullptr);
+            done = model.transformer().forward(parts, logits, interrupted, squares);
         }
         if (!done) throw nb::python_error();
-        length_ += n;
-        return Logits(logits, {size_t(logit_rows), size_t(vocabulary)}, owner);
+        return Logits(logits, {size_t(rows), vocabulary}, owner);
     }
-
-private:
-    static constexpr int64_t kAskFrom = 16;
 
     static int64_t checked(int64_t capacity) {
         require(0 < capacity && capacity < int64_t(1) << 31, "capacity is not within 1 .. 2^31 - 1");
@@ -281,6 +312,9 @@ void bind_model(nb::module_& m) {
         .def("forward", &Session::forward, "tokens"_a, "logit_rows"_a, "squares"_a = nb::none(),
              "Evaluate tokens after those held; logits of the last `logit_rows` of them. `squares` are sums to which the "
              "squares of the matrices' inputs are added: see selfee.llama.importance.");
+    m.def("forward_many", &Session::forward_many, "parts"_a,
+          "Evaluate tokens in several sessions of one model together: (session, tokens, logit_rows) each, no session "
+          "twice. Logits part by part.");
     nb::class_<Sampler>(m, "Sampler", "Draws tokens; use selfee.llama.sampling.Sampler.")
         .def(nb::new_(&make_sampler), nb::kw_only(), "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "typical_p"_a,
              "tail_free_z"_a, "repeat_penalty"_a, "repeat_last_n"_a, "frequency_penalty"_a, "presence_penalty"_a,

@@ -63,6 +63,11 @@ class Session:
         Evaluate tokens after those held; logits of the last `logit_rows` of them. `squares` are sums to which the squares of the matrices' inputs are added: see selfee.llama.importance.
         """
 
+def forward_many(parts: Sequence[tuple[object, Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], int]]) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
+    """
+    Evaluate tokens in several sessions of one model together: (session, tokens, logit_rows) each, no session twice. Logits part by part.
+    """
+
 class Sampler:
     """Draws tokens; use selfee.llama.sampling.Sampler."""
 

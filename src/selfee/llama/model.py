@@ -112,6 +112,58 @@ class Model:
             raise UsageError(f"{self.checkpoint.path}: the model is closed; expected an open one; load it again")
         return Session(self, self._native)
 
+    def forward_many(self, parts: Sequence[tuple[Session, Sequence[int], int]]) -> list[npt.NDArray[np.float32]]:
+        """Evaluate tokens in several sessions in one pass over the weights; raw logits [rows, vocabulary] of each part.
+
+        A part is (session, tokens, of how many of its last tokens logits are wanted). Each session gets the bits that
+        ``Session.forward`` alone would give it. The arrays are views of one; copy what is to be kept for long. Raises
+        what ``Session.forward`` raises, and UsageError for no parts, a session that comes twice or is of another model;
+        then, and when interrupted, no session has changed.
+        """
+        sessions = [session for session, _, _ in parts]
+        self._check_sessions(sessions)
+        entered: list[Session] = []
+        try:
+            for session in sessions:
+                session._enter()
+                entered.append(session)
+            checked = []
+            for index, (session, tokens, rows) in enumerate(parts):
+                where = f"parts[{index}]: "
+                ids = session._checked(tokens, where)
+                checked.append((session._native, ids, _rows_wanted(rows, ids.size, where)))
+            self.checkpoint.verify_unchanged()
+            logits = native().forward_many(checked)
+        except MemoryError as error:
+            raise self._out_of_memory(sum(len(tokens) for _, tokens, _ in parts)) from error
+        finally:
+            for session in entered:
+                session._busy.release()
+        ends = np.cumsum([rows for _, _, rows in checked])
+        return np.split(logits, ends[:-1])
+
+    def _check_sessions(self, sessions: Sequence[Session]) -> None:
+        if not sessions:
+            raise UsageError("forward_many: no parts; expected at least one")
+        first: dict[int, int] = {}
+        for index, session in enumerate(sessions):
+            if session._model is not self:
+                raise UsageError(
+                    f"parts[{index}]: a session of {session._model.checkpoint.path}; expected one of this model, "
+                    f"{self.checkpoint.path}; call forward_many of each model"
+                )
+            if first.setdefault(id(session), index) != index:
+                raise UsageError(
+                    f"parts[{index}]: the session of parts[{first[id(session)]}]; expected each session once; "
+                    "join its tokens"
+                )
+
+    def _out_of_memory(self, count: int) -> ResourceError:
+        return ResourceError(
+            f"{self.checkpoint.path}: not enough memory to evaluate {count} tokens; close other programs or choose a "
+            "smaller context_length"
+        )
+
     def close(self) -> None:
         """Let go of the weights; sessions still in use keep them until they are gone too."""
         self._native = None
@@ -166,16 +218,17 @@ class Session:
     def forward(
         self,
         tokens: Sequence[int],
-        logits_for: Literal["last", "all", "none"] = "last",
+        logits_for: Literal["last", "all", "none"] | int = "last",
         *,
         squares: InputSquares | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Evaluate tokens after those held; raw logits [1, len(tokens) or 0, vocabulary].
+        """Evaluate tokens after those held; raw logits [1, len(tokens), 0 or the number given, vocabulary].
 
-        The squares of what each matrix was multiplied with are added to ``squares``. The bits of a token's logits
-        depend on the tokens up to it, never on how they were divided into calls. Raises ContextOverflowError (nothing
-        is computed then), UsageError for no tokens or one that does not exist, and while another thread evaluates
-        tokens in this session.
+        ``logits_for`` may also be the number of last tokens whose logits are wanted. The squares of what each matrix
+        was multiplied with are added to ``squares``. The bits of a token's logits depend on the tokens up to it, never
+        on how they were divided into calls. Raises ContextOverflowError (nothing is computed then), UsageError for no
+        tokens, one that does not exist or more rows than tokens, and while another thread evaluates tokens in this
+        session.
         """
         self._enter()  # and not _alone(): a context manager costs as much as a small layer
         try:
@@ -199,29 +252,38 @@ class Session:
             self._busy.release()
 
     def _forward(
-        self, tokens: Sequence[int], logits_for: Literal["last", "all", "none"], squares: InputSquares | None
+        self, tokens: Sequence[int], logits_for: Literal["last", "all", "none"] | int, squares: InputSquares | None
     ) -> npt.NDArray[np.float32]:
+        ids = self._checked(tokens)
+        rows = _rows_wanted(logits_for, ids.size)
+        self._model.checkpoint.verify_unchanged()
+        try:
+            return self._native.forward(ids, rows, squares.sums if squares else None)
+        except MemoryError as error:
+            raise self._model._out_of_memory(ids.size) from error
+
+    def _checked(self, tokens: Sequence[int], where: str = "forward: ") -> npt.NDArray[np.int32]:
+        """The tokens, once it is sure that they exist and fit."""
         ids = np.asarray(tokens, dtype=np.int64)
         vocabulary, room = self._model.config.vocabulary, self.context_length - self.length
         if ids.ndim != 1 or ids.size == 0:
-            raise UsageError("forward: no tokens; expected at least one")
+            raise UsageError(f"{where}no tokens; expected at least one")
         if ids.size > room:
             raise ContextOverflowError(
-                f"{self._model.checkpoint.path}: {ids.size} tokens to evaluate; room for {room} after the "
+                f"{self._model.checkpoint.path}: {where}{ids.size} tokens to evaluate; room for {room} after the "
                 f"{self.length} held; shorten the text or use a context_length above {self.context_length}"
             )
         wrong = ids[(ids < 0) | (ids >= vocabulary)]
         if wrong.size:
-            raise UsageError(f"forward: token {int(wrong[0])} does not exist; expected 0 to {vocabulary - 1}")
-        self._model.checkpoint.verify_unchanged()
-        try:
-            rows = {"last": 1, "all": ids.size, "none": 0}[logits_for]
-            return self._native.forward(ids.astype(np.int32), rows, squares.sums if squares else None)
-        except MemoryError as error:
-            raise ResourceError(
-                f"{self._model.checkpoint.path}: not enough memory to evaluate {ids.size} tokens; close other programs "
-                "or choose a smaller context_length"
-            ) from error
+            raise UsageError(f"{where}token {int(wrong[0])} does not exist; expected 0 to {vocabulary - 1}")
+        return ids.astype(np.int32)
+
+
+def _rows_wanted(logits_for: Literal["last", "all", "none"] | int, count: int, where: str = "forward: ") -> int:
+    rows = {"last": 1, "all": count, "none": 0}[logits_for] if isinstance(logits_for, str) else int(logits_for)
+    if not 0 <= rows <= count:
+        raise UsageError(f"{where}logits of {rows} tokens wanted, {count} to evaluate; expected 0 to {count}")
+    return rows
 
 
 def _ready(model: native_types.Model, checkpoint: Checkpoint, config: LlamaConfig, packed: bool) -> None:
