@@ -2,6 +2,7 @@
 #include "attention.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -50,6 +51,31 @@ void KvCache::store(const Ops& ops, int64_t layer, int64_t head, int64_t positio
     uint16_t* block = keys(layer, head, chunk) + at / kKeyBlock * kKeyBlock * head_dim_ + at % kKeyBlock;
     for (int64_t d = 0; d < head_dim_; ++d) block[d * kKeyBlock] = row[d];
     ops.to_halves(value, head_dim_, row);
+}
+
+void KvCache::copy_from(const KvCache& other, int64_t length) {
+    const int64_t whole = length / kChunk, rest = length % kChunk;
+    for (int64_t layer = 0; layer < layers_; ++layer) {  // whole chunks of a layer follow each other
+        std::memcpy(halves_ + at(layer, 0, 0), other.halves_ + other.at(layer, 0, 0),
+                    size_t(at(0, 0, whole)) * sizeof(uint16_t));
+        for (int64_t head = 0; rest > 0 && head < kv_heads_; ++head) {
+            const uint16_t* from = other.halves_ + other.at(layer, head, whole);
+            uint16_t* to = keys(layer, head, whole);
+            std::memcpy(to, from, size_t(ceil_div(rest, kKeyBlock) * kKeyBlock * head_dim_) * sizeof(uint16_t));
+            const int64_t values_at = kChunk * head_dim_;
+            std::memcpy(to + values_at, from + values_at, size_t(rest * width_) * sizeof(uint16_t));
+        }
+    }
+}
+
+void KvCache::give_back_after(int64_t length) {
+    const auto page = uintptr_t(sysconf(_SC_PAGESIZE));
+    for (int64_t layer = 0; layer < layers_; ++layer) {
+        const auto from = reinterpret_cast<uintptr_t>(halves_ + at(layer, 0, ceil_div(length, kChunk)));
+        const auto to = reinterpret_cast<uintptr_t>(halves_ + at(layer + 1, 0, 0));
+        const uintptr_t begin = (from + page - 1) / page * page, end = to / page * page;
+        if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);  // they read as zero again
+    }
 }
 
 int64_t Attention::Tile::visible(int64_t index, int64_t chunk) const {

@@ -37,6 +37,12 @@ public:
 
     void store(const Ops& ops, int64_t layer, int64_t head, int64_t position, const float* key, const float* value);
 
+    // Takes over the first `length` positions of another cache of the same shape; both have room for them.
+    void copy_from(const KvCache& other, int64_t length);
+
+    // Gives memory back to the system, but for the chunks that the first `length` positions lie in.
+    void give_back_after(int64_t length);
+
 private:
     int64_t at(int64_t layer, int64_t head, int64_t chunk) const {
         return ((layer * chunks_ + chunk) * kv_heads_ + head) * kChunk * (head_dim_ + width_);

@@ -189,9 +189,22 @@ public:
     int64_t length() const { return length_; }
     int64_t capacity() const { return cache_.capacity(); }
 
-    void truncate(int64_t length) {
+    void truncate(int64_t length, bool give_back) {
         if (length < 0 || length > length_)
             refuse("truncate to " + std::to_string(length) + "; the session holds " + std::to_string(length_));
+        length_ = length;
+        if (!give_back) return;
+        const Unlocked unlocked;
+        cache_.give_back_after(length);
+    }
+
+    void copy_from(const Session& other, int64_t length) {
+        require(&model_ == &other.model_, "a session of another model");
+        require(0 <= length && length <= std::min(other.length_, capacity()), "more tokens than the other session holds");
+        if (&other != this) {
+            const Unlocked unlocked;
+            cache_.copy_from(other.cache_, length);
+        }
         length_ = length;
     }
 
@@ -308,7 +321,10 @@ void bind_model(nb::module_& m) {
         .def(nb::init<nb::object, int64_t>(), "model"_a, "capacity"_a)
         .def_prop_ro("length", &Session::length, "Tokens evaluated.")
         .def_prop_ro("capacity", &Session::capacity, "Tokens that fit.")
-        .def("truncate", &Session::truncate, "length"_a, "Keep this many tokens.")
+        .def("truncate", &Session::truncate, "length"_a, "give_back"_a = false,
+             "Keep this many tokens; memory that only others needed may go back to the system.")
+        .def("copy_from", &Session::copy_from, "other"_a, "length"_a,
+             "Hold the first `length` tokens of another session of this model instead.")
         .def("forward", &Session::forward, "tokens"_a, "logit_rows"_a, "squares"_a = nb::none(),
              "Evaluate tokens after those held; logits of the last `logit_rows` of them. `squares` are sums to which the "
              "squares of the matrices' inputs are added: see selfee.llama.importance.");

@@ -55,8 +55,13 @@ class Session:
     def capacity(self) -> int:
         """Tokens that fit."""
 
-    def truncate(self, length: int) -> None:
-        """Keep this many tokens."""
+    def truncate(self, length: int, give_back: bool = False) -> None:
+        """
+        Keep this many tokens; memory that only others needed may go back to the system.
+        """
+
+    def copy_from(self, other: Session, length: int) -> None:
+        """Hold the first `length` tokens of another session of this model instead."""
 
     def forward(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], logit_rows: int, squares: Annotated[NDArray[numpy.float64], dict(shape=(None,), order='C', device='cpu')] | None = None) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
         """

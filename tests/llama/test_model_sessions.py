@@ -1,7 +1,8 @@
-"""Several sessions in one pass: the bits are those of each alone."""
+"""Several sessions in one pass, and one session's beginning copied into another: the bits are those of each alone."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -108,6 +109,64 @@ def test_eight_conversations_written_side_by_side_are_what_each_would_have_been(
             assert alone == [step[index] for step in written]
 
 
+@settings(max_examples=40)
+@given(
+    st.integers(0, 8),
+    st.integers(0, 600),
+    st.floats(0, 1),
+    st.integers(0, 600),
+    st.integers(1, 90),
+    st.integers(0, 2**32),
+)
+def test_copied_and_regrown_equals_fresh_to_the_bit(
+    models: list[Model], which: int, held: int, part: float, before: int, grow: int, seed: int
+) -> None:
+    model, text, more = models[which], some_tokens(held, seed), some_tokens(grow, seed + 1)
+    source, copy = holding(model, text), holding(model, some_tokens(before, seed + 2))
+    length = int(part * held)
+    copy.copy_from(source, length)
+    assert copy.length == length
+    fresh = holding(model, text[:length])
+    assert copy.forward(more, "all").tobytes() == fresh.forward(more, "all").tobytes()
+    assert source.length == held
+    assert source.forward(more).tobytes() == holding(model, text).forward(more).tobytes()
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 8), st.integers(1, 700), st.floats(0, 1), st.integers(1, 300), st.integers(0, 2**32))
+def test_memory_given_back_is_not_missed(
+    models: list[Model], which: int, held: int, part: float, grow: int, seed: int
+) -> None:
+    model, text = models[which], some_tokens(held, seed)
+    session, length = holding(model, text), int(part * held)
+    session.truncate(length, give_back=True)
+    text = (text[:length] + some_tokens(grow, seed + 1))[:CONTEXT]
+    if len(text) > length:
+        assert session.forward(text[length:]).tobytes() == model.new_session().forward(text).tobytes()
+
+
+def resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs proc(5)")
+def test_memory_given_back_is_the_systems_again_and_a_copy_takes_only_what_it_needs(tmp_path: Path) -> None:
+    path = make_tiny(tmp_path / "tiny.gguf", n_embd=256, n_layer=4, n_ctx=1 << 13)
+    token_bytes = 4 * 4 * (64 + 64) * 2
+    slack = 5 << 21  # a huge page for each layer, where the system likes them, and one
+    with Model.load(path, threads=1) as model:
+        session = holding(model, some_tokens(8192))
+        copy = model.new_session()
+        start = resident()
+        copy.copy_from(session, 1000)
+        assert abs(resident() - start - 1000 * token_bytes) < slack
+        start = resident()
+        session.truncate(256, give_back=True)
+        assert start - resident() > (8192 - 256) * token_bytes - slack
+        assert session.forward([7]).tobytes() == holding(model, some_tokens(8192)[:256]).forward([7]).tobytes()
+
+
 def test_a_number_of_rows_is_another_word_for_last_all_and_none(tiny: Model) -> None:
     text = some_tokens(300)
     everything = tiny.new_session().forward(text, "all")
@@ -145,10 +204,12 @@ def test_one_wrong_part_is_named_and_no_session_changes(tiny: Model, case: str) 
     assert (good.length, other.length) == (4, 5)
 
 
-def test_a_session_of_another_model_is_refused(models: list[Model]) -> None:
+def test_a_session_of_another_model_is_refused_for_a_pass_and_for_a_copy(models: list[Model]) -> None:
     here, there = holding(models[0], [1, 2]), holding(models[1], [1, 2])
     with pytest.raises(UsageError, match=r"parts\[1\]: a session of .*; expected one of this model"):
         models[0].forward_many([(here, [5], 1), (there, [5], 1)])
+    with pytest.raises(UsageError, match=r"copy_from: a session of .*; expected one of the same model"):
+        here.copy_from(there, 1)
     with pytest.raises(ValueError, match="sessions of several models"):
         _native.forward_many([(s._native, np.array([5], dtype=np.int32), 1) for s in (here, there)])
     with pytest.raises(UsageError, match="no parts"):
@@ -156,10 +217,26 @@ def test_a_session_of_another_model_is_refused(models: list[Model]) -> None:
     assert (here.length, there.length) == (2, 2)
 
 
-def test_a_session_in_use_by_another_thread_is_not_evaluated(tiny: Model) -> None:
+def test_no_more_is_copied_than_the_other_session_holds(tiny: Model) -> None:
+    source, copy = holding(tiny, [1, 2, 3]), holding(tiny, [4])
+    for wrong in (4, -1):
+        with pytest.raises(UsageError, match=f"copy_from: {wrong} tokens of 3; expected 0 to 3"):
+            copy.copy_from(source, wrong)
+    assert copy.length == 1
+    source.copy_from(source, 2)
+    assert source.length == 2
+
+
+def test_a_session_in_use_by_another_thread_is_neither_evaluated_nor_copied(tiny: Model) -> None:
     free, used = holding(tiny, [1, 2]), holding(tiny, [1, 2])
-    with used._alone(), pytest.raises(UsageError, match="in use by another thread"):
-        tiny.forward_many([(free, [3], 1), (used, [3], 1)])
+    with used._alone():
+        for attempt in (
+            lambda: tiny.forward_many([(free, [3], 1), (used, [3], 1)]),
+            lambda: free.copy_from(used, 1),
+            lambda: used.copy_from(free, 1),
+        ):
+            with pytest.raises(UsageError, match="in use by another thread"):
+                attempt()
     assert (free.length, used.length) == (2, 2)
     tiny.forward_many([(free, [3], 1), (used, [3], 1)])
 

@@ -208,12 +208,34 @@ class Session:
         """Tokens that fit."""
         return self._native.capacity
 
-    def truncate(self, length: int) -> None:
-        """Keep the first ``length`` tokens. Raises UsageError if there are fewer."""
+    def truncate(self, length: int, *, give_back: bool = False) -> None:
+        """Keep the first ``length`` tokens. Raises UsageError if there are fewer.
+
+        Memory stays for the tokens to come, unless ``give_back``: then the system gets what the kept ones do not need.
+        """
         with self._alone():
             if not 0 <= length <= self.length:
                 raise UsageError(f"truncate: {length} tokens to be kept of {self.length}; expected 0 to {self.length}")
-            self._native.truncate(length)
+            self._native.truncate(length, give_back)
+
+    def copy_from(self, other: Session, length: int) -> None:
+        """Hold the first ``length`` tokens of another session of this model, as if they had been evaluated here.
+
+        What this session held is gone. Raises UsageError for a session of another model, for fewer tokens there, and
+        while another thread uses either; then nothing has changed.
+        """
+        if other is self:
+            self.truncate(length)
+            return
+        if other._model is not self._model:
+            raise UsageError(
+                f"copy_from: a session of {other._model.checkpoint.path}; expected one of the same model, "
+                f"{self._model.checkpoint.path}, since caches of two models mean different things"
+            )
+        with self._alone(), other._alone():
+            if not 0 <= length <= other.length:
+                raise UsageError(f"copy_from: {length} tokens of {other.length}; expected 0 to {other.length}")
+            self._native.copy_from(other._native, length)
 
     def forward(
         self,
