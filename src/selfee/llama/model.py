@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from selfee.errors import BadFileError, ContextOverflowError, ResourceError, SelfeeError, UsageError
 from selfee.llama.config import LlamaConfig
+from selfee.llama.fingerprint import fingerprint_of
 from selfee.llama.importance import InputSquares
 from selfee.weights.checkpoint import Checkpoint
 from selfee.weights.open import open_checkpoint
@@ -22,6 +23,9 @@ from selfee.weights.quantize import dequantize, isa, native
 
 if TYPE_CHECKING:
     from selfee import _native as native_types
+
+Cells = npt.NDArray[np.uint16]
+"""Keys and values as float16's bits: [2, kv_heads, tokens, head_dim], keys first."""
 
 _CELL = 2  # bytes of a cached value (float16)
 _CHUNK, _LANES = 256, 8  # positions and values are rounded up to these (native/attention.h)
@@ -43,6 +47,22 @@ def cache_bytes(config: LlamaConfig, context_length: int) -> int:
     positions = -(-context_length // _CHUNK) * _CHUNK
     padded = -(-config.head_dim // _LANES) * _LANES
     return config.layers * config.kv_heads * (config.head_dim + padded) * positions * _CELL
+
+
+def cell_shapes(config: LlamaConfig, count: int) -> Iterator[tuple[int, int, int, int]]:
+    """Shapes [2, kv_heads, tokens, head_dim] of the pieces in which cells of ``count`` tokens leave and enter a cache.
+
+    256 tokens at a time, fewer at the end, and of these all layers in turn: what is held of a longer text begins with
+    what is held of its beginning, up to the last whole 256 tokens.
+    """
+    return (shape for _, _, shape in _pieces(config, count))
+
+
+def _pieces(config: LlamaConfig, count: int) -> Iterator[tuple[int, int, tuple[int, int, int, int]]]:
+    """Layer, first position and shape of each piece."""
+    for first in range(0, count, _CHUNK):
+        for layer in range(config.layers):
+            yield layer, first, (2, config.kv_heads, min(_CHUNK, count - first), config.head_dim)
 
 
 def _scratch_bytes(config: LlamaConfig) -> int:
@@ -73,7 +93,8 @@ class Model:
         self.checkpoint = checkpoint
         self.context_length = context_length or self.config.context_length
         self.threads = threads
-        self._owned = owned
+        self._owned, self._packed = owned, packed
+        self._fingerprint: bytes | None = None
         self._native: native_types.Model | None = _bind(checkpoint, self.config, threads)
         _ready(self._native, checkpoint, self.config, packed)
 
@@ -112,6 +133,14 @@ class Model:
             raise UsageError(f"{self.checkpoint.path}: the model is closed; expected an open one; load it again")
         return Session(self, self._native)
 
+    def fingerprint(self, remembered: Path | None = None) -> bytes:
+        """Which model this is, 32 bytes: whose caches have the same meaning. Computed once; see ``fingerprint_of``."""
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint_of(
+                self.checkpoint, self.config, threads=self.threads, release=self._packed, remembered=remembered
+            )
+        return self._fingerprint
+
     def close(self) -> None:
         """Let go of the weights; sessions still in use keep them until they are gone too."""
         self._native = None
@@ -145,6 +174,11 @@ class Session:
                 f"{model.checkpoint.path}: the cache for {model.context_length} tokens needs {need:.1f} GiB, more than "
                 "there is; choose a smaller context_length"
             ) from error
+
+    @property
+    def model(self) -> Model:
+        """The model it is a conversation on."""
+        return self._model
 
     @property
     def length(self) -> int:
@@ -182,6 +216,39 @@ class Session:
             return self._forward(tokens, logits_for, squares)
         finally:
             self._busy.release()
+
+    def read_cells(self, count: int) -> Iterator[Cells]:
+        """What the cache holds of the first ``count`` tokens, in pieces: see ``cell_shapes``.
+
+        The session is in use until the iterator ends or is closed. Raises UsageError if fewer tokens are held.
+        """
+        with self._alone():
+            if not 0 <= count <= self.length:
+                raise UsageError(f"read_cells: {count} tokens; expected 0 to {self.length}, which is what is held")
+            for layer, first, shape in _pieces(self._model.config, count):
+                cells: Cells = np.empty(shape, np.uint16)
+                self._native.read_cells(layer, first, first + shape[2], cells)
+                yield cells
+
+    def write_cells(self, count: int, fill: Callable[[Cells], None]) -> None:
+        """Make an empty session hold ``count`` tokens; ``fill`` is given each piece to fill, as ``read_cells`` gave it.
+
+        Whatever ``fill`` raises leaves the session empty. Raises ContextOverflowError, and UsageError for a session
+        that holds tokens.
+        """
+        with self._alone():
+            if self.length:
+                raise UsageError(f"write_cells: the session holds {self.length} tokens; expected an empty one")
+            if not 0 <= count <= self.context_length:
+                raise ContextOverflowError(
+                    f"{self._model.checkpoint.path}: {count} tokens to be held; room for {self.context_length}; use a "
+                    "larger context_length"
+                )
+            for layer, first, shape in _pieces(self._model.config, count):
+                cells: Cells = np.zeros(shape, np.uint16)
+                fill(cells)
+                self._native.write_cells(layer, first, first + shape[2], cells)
+            self._native.hold(count)
 
     def _enter(self) -> None:
         if not self._busy.acquire(blocking=False):
