@@ -1,10 +1,10 @@
 """A conversation's cache on disk, so that a long text is read once: ``save_session``, ``load_session``.
 
-Layout, little-endian (docs/reference/session-file.md): a header of 168 bytes and its BLAKE2b-256; the tokens as u32;
-then the cells as float16, piece by piece as ``Session.read_cells`` gives them. Tokens and every piece are followed by a
-checksum of 16 bytes: BLAKE2b-128 with the header's hash as its key and the number of the piece as its salt, so that a
-piece out of its place, or of another file, is as wrong as a damaged one. BLAKE2b and not CRC-32, which is faster: old
-blocks of a disk are not random errors, and both are faster than reading a text with a model by far.
+Layout, little-endian (docs/reference/session-file.md): a header of 200 bytes, the BLAKE2b-256 of the tokens in it; the
+header's own BLAKE2b-256; the tokens as u32; then the cells as float16, piece by piece as ``Session.read_cells`` gives
+them, each followed by a checksum of 16 bytes: BLAKE2b-128 with the header's hash as its key and the number of the piece
+as its salt. So a piece out of its place, or of another text, is as wrong as a damaged one. BLAKE2b and not CRC-32,
+which is faster: old blocks of a disk are not random errors, and both are faster by far than reading a text with a model.
 
 A checksum finds damage, not malice: whoever writes a file can make a model believe anything about what it has read.
 """
@@ -38,8 +38,8 @@ VERSION = 1
 _HALVES = 1  # the only type of cells so far: IEEE 754 binary16
 _CHUNK = 256  # positions of a piece
 _NAME = 96  # bytes of the model's name
-_HEADER = struct.Struct(f"<8s8I32s{_NAME}s")
-_HEADER_HASH, _CHECKSUM = 32, 16  # bytes
+_HASH, _CHECKSUM = 32, 16  # bytes
+_HEADER = struct.Struct(f"<8s8I{_HASH}s{_HASH}s{_NAME}s")
 _AGAIN = "the file is cut short or damaged; delete it, and the text is read anew"
 
 
@@ -56,15 +56,16 @@ class _Header:
     chunk: int
     vocabulary: int
     tokens: int
+    tokens_hash: bytes
     fingerprint: bytes
     name: bytes  # of the model's file, for messages only
 
     @classmethod
-    def of(cls, model: Model, tokens: int, fingerprint: bytes) -> _Header:
+    def of(cls, model: Model, tokens: int, tokens_hash: bytes, fingerprint: bytes) -> _Header:
         config = model.config
         shape = (config.layers, config.kv_heads, config.head_dim, _CHUNK, config.vocabulary)
         name = model.checkpoint.path.name.encode("utf-8", errors="replace")[:_NAME]
-        return cls(MAGIC, VERSION, _HALVES, *shape, tokens, fingerprint, name)
+        return cls(MAGIC, VERSION, _HALVES, *shape, tokens, tokens_hash, fingerprint, name)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -77,7 +78,7 @@ class _Header:
 
 
 class _Checksums:
-    """The checksums of a file's pieces, in turn."""
+    """The checksums of a file's pieces of cells, in turn."""
 
     def __init__(self, header_hash: bytes) -> None:
         self._key = header_hash
@@ -92,7 +93,7 @@ class _Checksums:
 def session_bytes(config: LlamaConfig, count: int) -> int:
     """Size of the file that holds ``count`` tokens."""
     cells = sum(2 * prod(shape) + _CHECKSUM for shape in cell_shapes(config, count))
-    return _HEADER.size + _HEADER_HASH + 4 * count + _CHECKSUM + cells
+    return _HEADER.size + _HASH + 4 * count + cells
 
 
 def is_session_file(path: str | Path) -> bool:
@@ -117,14 +118,19 @@ def save_session(path: str | Path, session: Session, tokens: Sequence[int], *, r
     ids = np.asarray(tokens, dtype=np.int64)
     if ids.min() < 0 or ids.max() >= config.vocabulary:
         raise UsageError(f"{path}: a token to be saved does not exist; expected 0 to {config.vocabulary - 1}")
-    header = _HEADER.pack(*astuple(_Header.of(session.model, len(tokens), session.model.fingerprint(remembered))))
-    header_hash = hashlib.blake2b(header, digest_size=_HEADER_HASH).digest()
-    checksums = _Checksums(header_hash)
+    packed_tokens = _bytes(ids.astype("<u4"))
+    fingerprint = session.model.fingerprint(remembered)
+    header = _HEADER.pack(*astuple(_Header.of(session.model, len(tokens), _hash(packed_tokens), fingerprint)))
+    checksums = _Checksums(_hash(header))
     with replacing(path, needed=session_bytes(config, len(tokens)), is_private=True) as file:
-        file.write(header + header_hash)
-        _write_piece(file, _bytes(ids.astype("<u4")), checksums)
+        file.write(header + _hash(header))
+        file.write(packed_tokens)
         for cells in session.read_cells(len(tokens)):
             _write_piece(file, _bytes(cells.astype("<u2", copy=False)), checksums)
+
+
+def _hash(data: bytes | memoryview) -> bytes:
+    return hashlib.blake2b(data, digest_size=_HASH).digest()
 
 
 def _bytes(array: npt.NDArray[Any]) -> memoryview:
@@ -158,8 +164,7 @@ def load_session(path: str | Path, session: Session, *, remembered: Path | None 
         expected = session_bytes(session.model.config, header.tokens)
         if header.tokens == 0 or size != expected:
             raise BadFileError(f"{path}: {size} bytes for {header.tokens} tokens; expected {expected}; {_AGAIN}")
-        ids = np.zeros(header.tokens, "<u4")
-        reader.fill(_bytes(ids))
+        ids = reader.tokens(header)
         if int(ids.max()) >= header.vocabulary:
             raise BadFileError(f"{path}: token {ids.max()} in a vocabulary of {header.vocabulary}; {_AGAIN}")
         session.write_cells(header.tokens, reader.fill_cells)
@@ -168,7 +173,7 @@ def load_session(path: str | Path, session: Session, *, remembered: Path | None 
 
 
 def _check_model(path: Path, header: _Header, model: Model, remembered: Path | None) -> None:
-    own = _Header.of(model, header.tokens, model.fingerprint(remembered))
+    own = _Header.of(model, header.tokens, header.tokens_hash, model.fingerprint(remembered))
     if header.fingerprint != own.fingerprint:
         raise UnsupportedFileError(
             f"{path}: a session of the model {header.described()}; this model is {own.described()}; use it with the "
@@ -191,7 +196,7 @@ class _Reader:
 
     def header(self) -> _Header:
         """Everything before the tokens. What the numbers mean is not checked yet, but they are what was written."""
-        raw = bytearray(_HEADER.size + _HEADER_HASH)
+        raw = bytearray(_HEADER.size + _HASH)
         self._read(memoryview(raw)[: len(MAGIC) + 4], "the header")
         if raw[: len(MAGIC)] != MAGIC:
             raise BadFileError(f"{self._path}: no {MAGIC.decode()} at its start; expected a session that selfee saved")
@@ -203,7 +208,7 @@ class _Reader:
             )
         self._read(memoryview(raw)[len(MAGIC) + 4 :], "the header")
         packed, header_hash = bytes(raw[: _HEADER.size]), bytes(raw[_HEADER.size :])
-        if hashlib.blake2b(packed, digest_size=_HEADER_HASH).digest() != header_hash:
+        if _hash(packed) != header_hash:
             raise BadFileError(f"{self._path}: byte 0: the header does not match its checksum; {_AGAIN}")
         header = _Header(*_HEADER.unpack(packed))
         if header.cell_type != _HALVES:
@@ -214,17 +219,21 @@ class _Reader:
         self._checksums = _Checksums(header_hash)
         return header
 
-    def fill(self, piece: memoryview) -> None:
-        """The next piece. Raises BadFileError unless it is what was written."""
-        start, found = self._offset, bytearray(_CHECKSUM)
-        self._read(piece, "a piece")
-        self._read(memoryview(found), "a checksum")
-        if self._checksums.next(piece) != found:
-            raise BadFileError(f"{self._path}: byte {start}: does not match its checksum; {_AGAIN}")
+    def tokens(self, header: _Header) -> npt.NDArray[np.uint32]:
+        """The tokens, as many as the header says: the caller has compared that with the size of the file."""
+        start, ids = self._offset, np.zeros(header.tokens, "<u4")
+        self._read(_bytes(ids), "the list of tokens")
+        if _hash(_bytes(ids)) != header.tokens_hash:
+            raise BadFileError(f"{self._path}: byte {start}: the tokens do not match their checksum; {_AGAIN}")
+        return ids
 
     def fill_cells(self, cells: Cells) -> None:
-        """The next piece, as numbers of this machine."""
-        self.fill(_bytes(cells))
+        """The next piece, as numbers of this machine. Raises BadFileError unless it is what was written."""
+        start, found = self._offset, bytearray(_CHECKSUM)
+        self._read(_bytes(cells), "a piece")
+        self._read(memoryview(found), "a checksum")
+        if self._checksums.next(_bytes(cells)) != found:
+            raise BadFileError(f"{self._path}: byte {start}: a piece does not match its checksum; {_AGAIN}")
         cells[...] = cells.view("<u2")
 
     def _read(self, into: memoryview, what: str) -> None:
@@ -257,4 +266,4 @@ def _opened(path: Path) -> Iterator[tuple[FileIO, int]]:
 
 def _unreadable(path: Path, error: Exception) -> BadFileError:
     reason = error.strerror if isinstance(error, OSError) else str(error)
-    return BadFileError(f"{printable(str(path))}: cannot be read ({reason}); expected a file that selfee saved")
+    return BadFileError(f"{printable(str(path), 4096)}: cannot be read ({reason}); expected a file that selfee saved")
