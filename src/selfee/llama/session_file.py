@@ -4,7 +4,7 @@ Layout, little-endian (docs/reference/session-file.md): a header of 200 bytes, t
 header's own BLAKE2b-256; the tokens as u32; then the cells as float16, piece by piece as ``Session.read_cells`` gives
 them, each followed by a checksum of 16 bytes: BLAKE2b-128 with the header's hash as its key and the number of the piece
 as its salt. So a piece out of its place, or of another text, is as wrong as a damaged one. BLAKE2b and not CRC-32,
-which is faster: old blocks of a disk are not random errors, and both are faster by far than reading a text with a model.
+which is faster: old blocks of a disk are no random errors, and both are faster by far than reading with a model.
 
 A checksum finds damage, not malice: whoever writes a file can make a model believe anything about what it has read.
 """
