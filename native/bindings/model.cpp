@@ -186,9 +186,6 @@ public:
         : owner_(model), model_(nb::cast<Model&>(model)),
           cache_(model_.shape().layers, model_.shape().kv_heads, model_.shape().head_dim, checked(capacity)) {}
 
-    int64_t length() const { return length_; }
-    int64_t capacity() const { return cache_.capacity(); }
-
     // Copies cells of positions first .. last - 1 (held, of one chunk) of a layer into out.
     void read_cells(int64_t layer, int64_t first, int64_t last, const Cells& out) {
         check_cells(layer, first, last, out);
@@ -210,6 +207,9 @@ public:
         require(length_ <= length && length <= cache_.capacity(), "length is not within tokens held .. capacity");
         length_ = length;
     }
+
+    int64_t length() const { return length_; }
+    int64_t capacity() const { return cache_.capacity(); }
 
     void truncate(int64_t length) {
         if (length < 0 || length > length_)

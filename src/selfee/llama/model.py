@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selfee.errors import BadFileError, ContextOverflowError, ResourceError, SelfeeError, UsageError
+from selfee.llama.cells import CHUNK, Cells, pieces_of
 from selfee.llama.config import LlamaConfig
 from selfee.llama.fingerprint import fingerprint_of
 from selfee.llama.importance import InputSquares
@@ -24,11 +25,8 @@ from selfee.weights.quantize import dequantize, isa, native
 if TYPE_CHECKING:
     from selfee import _native as native_types
 
-Cells = npt.NDArray[np.uint16]
-"""Keys and values as float16's bits: [2, kv_heads, tokens, head_dim], keys first."""
-
 _CELL = 2  # bytes of a cached value (float16)
-_CHUNK, _LANES = 256, 8  # positions and values are rounded up to these (native/attention.h)
+_LANES = 8  # values of a head are rounded up to these (native/attention.h)
 _MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 _BATCH = 256  # tokens that go through the layers together (native/forward.h)
 
@@ -44,25 +42,9 @@ def memory_needed(checkpoint: Checkpoint, config: LlamaConfig, context_length: i
 
 def cache_bytes(config: LlamaConfig, context_length: int) -> int:
     """Bytes of a full session: keys and values of every layer, in float16."""
-    positions = -(-context_length // _CHUNK) * _CHUNK
+    positions = -(-context_length // CHUNK) * CHUNK
     padded = -(-config.head_dim // _LANES) * _LANES
     return config.layers * config.kv_heads * (config.head_dim + padded) * positions * _CELL
-
-
-def cell_shapes(config: LlamaConfig, count: int) -> Iterator[tuple[int, int, int, int]]:
-    """Shapes [2, kv_heads, tokens, head_dim] of the pieces in which cells of ``count`` tokens leave and enter a cache.
-
-    256 tokens at a time, fewer at the end, and of these all layers in turn: what is held of a longer text begins with
-    what is held of its beginning, up to the last whole 256 tokens.
-    """
-    return (shape for _, _, shape in _pieces(config, count))
-
-
-def _pieces(config: LlamaConfig, count: int) -> Iterator[tuple[int, int, tuple[int, int, int, int]]]:
-    """Layer, first position and shape of each piece."""
-    for first in range(0, count, _CHUNK):
-        for layer in range(config.layers):
-            yield layer, first, (2, config.kv_heads, min(_CHUNK, count - first), config.head_dim)
 
 
 def _scratch_bytes(config: LlamaConfig) -> int:
@@ -127,12 +109,6 @@ class Model:
                 opened.close()
             raise
 
-    def new_session(self) -> Session:
-        """An empty conversation. Raises ResourceError if its cache does not fit into the address space."""
-        if self._native is None:
-            raise UsageError(f"{self.checkpoint.path}: the model is closed; expected an open one; load it again")
-        return Session(self, self._native)
-
     def fingerprint(self, remembered: Path | None = None) -> bytes:
         """Which model this is, 32 bytes: whose caches have the same meaning. Computed once; see ``fingerprint_of``."""
         if self._fingerprint is None:
@@ -140,6 +116,12 @@ class Model:
                 self.checkpoint, self.config, threads=self.threads, release=self._packed, remembered=remembered
             )
         return self._fingerprint
+
+    def new_session(self) -> Session:
+        """An empty conversation. Raises ResourceError if its cache does not fit into the address space."""
+        if self._native is None:
+            raise UsageError(f"{self.checkpoint.path}: the model is closed; expected an open one; load it again")
+        return Session(self, self._native)
 
     def close(self) -> None:
         """Let go of the weights; sessions still in use keep them until they are gone too."""
@@ -218,14 +200,14 @@ class Session:
             self._busy.release()
 
     def read_cells(self, count: int) -> Iterator[Cells]:
-        """What the cache holds of the first ``count`` tokens, in pieces: see ``cell_shapes``.
+        """What the cache holds of the first ``count`` tokens, in pieces: see ``selfee.llama.cells``.
 
         The session is in use until the iterator ends or is closed. Raises UsageError if fewer tokens are held.
         """
         with self._alone():
             if not 0 <= count <= self.length:
                 raise UsageError(f"read_cells: {count} tokens; expected 0 to {self.length}, which is what is held")
-            for layer, first, shape in _pieces(self._model.config, count):
+            for layer, first, shape in pieces_of(self._model.config, count):
                 cells: Cells = np.empty(shape, np.uint16)
                 self._native.read_cells(layer, first, first + shape[2], cells)
                 yield cells
@@ -244,7 +226,7 @@ class Session:
                     f"{self._model.checkpoint.path}: {count} tokens to be held; room for {self.context_length}; use a "
                     "larger context_length"
                 )
-            for layer, first, shape in _pieces(self._model.config, count):
+            for layer, first, shape in pieces_of(self._model.config, count):
                 cells: Cells = np.zeros(shape, np.uint16)
                 fill(cells)
                 self._native.write_cells(layer, first, first + shape[2], cells)

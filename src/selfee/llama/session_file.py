@@ -27,8 +27,9 @@ import numpy as np
 import numpy.typing as npt
 
 from selfee.errors import BadFileError, ContextOverflowError, UnsupportedFileError, UsageError
+from selfee.llama.cells import CHUNK, Cells, pieces_of
 from selfee.llama.config import LlamaConfig
-from selfee.llama.model import Cells, Model, Session, cell_shapes
+from selfee.llama.model import Model, Session
 from selfee.weights.printable import printable
 from selfee.weights.writing import replacing
 
@@ -36,7 +37,6 @@ MAGIC = b"selfeeKV"
 VERSION = 1
 
 _HALVES = 1  # the only type of cells so far: IEEE 754 binary16
-_CHUNK = 256  # positions of a piece
 _NAME = 96  # bytes of the model's name
 _HASH, _CHECKSUM = 32, 16  # bytes
 _HEADER = struct.Struct(f"<8s8I{_HASH}s{_HASH}s{_NAME}s")
@@ -63,7 +63,7 @@ class _Header:
     @classmethod
     def of(cls, model: Model, tokens: int, tokens_hash: bytes, fingerprint: bytes) -> _Header:
         config = model.config
-        shape = (config.layers, config.kv_heads, config.head_dim, _CHUNK, config.vocabulary)
+        shape = (config.layers, config.kv_heads, config.head_dim, CHUNK, config.vocabulary)
         name = model.checkpoint.path.name.encode("utf-8", errors="replace")[:_NAME]
         return cls(MAGIC, VERSION, _HALVES, *shape, tokens, tokens_hash, fingerprint, name)
 
@@ -92,7 +92,7 @@ class _Checksums:
 
 def session_bytes(config: LlamaConfig, count: int) -> int:
     """Size of the file that holds ``count`` tokens."""
-    cells = sum(2 * prod(shape) + _CHECKSUM for shape in cell_shapes(config, count))
+    cells = sum(2 * prod(shape) + _CHECKSUM for _, _, shape in pieces_of(config, count))
     return _HEADER.size + _HASH + 4 * count + cells
 
 
