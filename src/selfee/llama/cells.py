@@ -1,7 +1,7 @@
 """The pieces in which cells, which are keys and values, leave a cache and enter one.
 
-256 tokens at a time, fewer at the end, and of these all layers in turn: what is held of a longer text begins with what is
-held of its beginning, up to the last whole 256 tokens.
+256 tokens at a time, fewer at the end, and of these all layers in turn: what is held of a longer text begins with what
+is held of its beginning, up to the last whole 256 tokens.
 """
 
 from __future__ import annotations

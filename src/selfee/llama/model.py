@@ -215,17 +215,12 @@ class Session:
     def write_cells(self, count: int, fill: Callable[[Cells], None]) -> None:
         """Make an empty session hold ``count`` tokens; ``fill`` is given each piece to fill, as ``read_cells`` gave it.
 
-        Whatever ``fill`` raises leaves the session empty. Raises ContextOverflowError, and UsageError for a session
-        that holds tokens.
+        Whatever ``fill`` raises leaves the session empty. Raises UsageError for one that holds tokens or has no room.
         """
         with self._alone():
-            if self.length:
-                raise UsageError(f"write_cells: the session holds {self.length} tokens; expected an empty one")
-            if not 0 <= count <= self.context_length:
-                raise ContextOverflowError(
-                    f"{self._model.checkpoint.path}: {count} tokens to be held; room for {self.context_length}; use a "
-                    "larger context_length"
-                )
+            if self.length or not 0 <= count <= self.context_length:
+                found = f"write_cells: {count} tokens for a session that holds {self.length} of {self.context_length}"
+                raise UsageError(f"{found}; expected an empty one with room for them")
             for layer, first, shape in pieces_of(self._model.config, count):
                 cells: Cells = np.zeros(shape, np.uint16)
                 fill(cells)
