@@ -395,8 +395,10 @@ def test_a_session_that_holds_tokens_is_not_restored_into(model: Model, tmp_path
     session = session_of(model, [1, 2])
     with pytest.raises(UsageError, match="holds 2 tokens"):
         load_session(tmp_path / "s", session)
-    with pytest.raises(UsageError, match="holds 2 tokens"):
+    with pytest.raises(UsageError, match="a session that holds 2 of 300"):
         session.write_cells(3, lambda cells: None)
+    with pytest.raises(UsageError, match="301 tokens for a session that holds 0 of 300"):
+        model.new_session().write_cells(301, lambda cells: None)
     assert session.length == 2
 
 

@@ -146,7 +146,7 @@ class Session:
 
     def __init__(self, model: Model, native_model: native_types.Model) -> None:
         """Use ``Model.new_session``."""
-        self._model = model
+        self.model = self._model = model
         self._busy = threading.Lock()
         try:
             self._native: native_types.Session = native().Session(native_model, model.context_length)
@@ -156,11 +156,6 @@ class Session:
                 f"{model.checkpoint.path}: the cache for {model.context_length} tokens needs {need:.1f} GiB, more than "
                 "there is; choose a smaller context_length"
             ) from error
-
-    @property
-    def model(self) -> Model:
-        """The model it is a conversation on."""
-        return self._model
 
     @property
     def length(self) -> int:
