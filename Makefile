@@ -55,6 +55,7 @@ fuzz: setup  ## Ten minutes of damaged files for each container
 	$(BIN)/python tests/fuzz/fuzz_gguf.py --seconds 600
 	$(BIN)/python tests/fuzz/fuzz_ggml.py --seconds 600
 	$(BIN)/python tests/fuzz/fuzz_tensors.py --seconds 600
+	$(BIN)/python tests/fuzz/fuzz_session.py --seconds 600
 
 clean:  ## Remove what was built
 	rm -rf build .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -44,6 +44,36 @@ KvCache::KvCache(int64_t layers, int64_t kv_heads, int64_t head_dim, int64_t cap
 
 KvCache::~KvCache() { munmap(halves_, bytes_); }
 
+void KvCache::read_cells(int64_t layer, int64_t first, int64_t last, uint16_t* out) {
+    const int64_t chunk = first / kChunk, n = last - first;
+    for (int64_t head = 0; head < kv_heads_; ++head) {
+        uint16_t* own = out + head * n * head_dim_;
+        const uint16_t* from = keys(layer, head, chunk);
+        for (int64_t i = 0, at = first % kChunk; i < n; ++i, ++at) {
+            const uint16_t* block = from + at / kKeyBlock * kKeyBlock * head_dim_ + at % kKeyBlock;
+            for (int64_t d = 0; d < head_dim_; ++d) own[i * head_dim_ + d] = block[d * kKeyBlock];
+        }
+        own += kv_heads_ * n * head_dim_;
+        from = values(layer, head, chunk) + first % kChunk * width_;
+        for (int64_t i = 0; i < n; ++i) std::memcpy(own + i * head_dim_, from + i * width_, size_t(head_dim_) * sizeof(uint16_t));
+    }
+}
+
+void KvCache::write_cells(int64_t layer, int64_t first, int64_t last, const uint16_t* in) {
+    const int64_t chunk = first / kChunk, n = last - first;
+    for (int64_t head = 0; head < kv_heads_; ++head) {
+        const uint16_t* own = in + head * n * head_dim_;
+        uint16_t* to = keys(layer, head, chunk);
+        for (int64_t i = 0, at = first % kChunk; i < n; ++i, ++at) {
+            uint16_t* block = to + at / kKeyBlock * kKeyBlock * head_dim_ + at % kKeyBlock;
+            for (int64_t d = 0; d < head_dim_; ++d) block[d * kKeyBlock] = own[i * head_dim_ + d];
+        }
+        own += kv_heads_ * n * head_dim_;
+        to = values(layer, head, chunk) + first % kChunk * width_;
+        for (int64_t i = 0; i < n; ++i) std::memcpy(to + i * width_, own + i * head_dim_, size_t(head_dim_) * sizeof(uint16_t));
+    }
+}
+
 void KvCache::store(const Ops& ops, int64_t layer, int64_t head, int64_t position, const float* key, const float* value) {
     const int64_t chunk = position / kChunk, at = position % kChunk;
     uint16_t* row = values(layer, head, chunk) + at * width_;

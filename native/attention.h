@@ -35,6 +35,11 @@ public:
     // [position][width]
     uint16_t* values(int64_t layer, int64_t head, int64_t chunk) { return keys(layer, head, chunk) + kChunk * head_dim_; }
 
+    // Cells of positions first .. last - 1 of one chunk and one layer, out of the cache and into it, as session files have
+    // them: without blocks and padding, [keys, values][kv_head][position][head_dim].
+    void read_cells(int64_t layer, int64_t first, int64_t last, uint16_t* out);
+    void write_cells(int64_t layer, int64_t first, int64_t last, const uint16_t* in);
+
     void store(const Ops& ops, int64_t layer, int64_t head, int64_t position, const float* key, const float* value);
 
     // Takes over the first `length` positions of another cache of the same shape; both have room for them.

@@ -30,6 +30,8 @@ using Tokens = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device:
 using Sums = nb::ndarray<double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Row = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Logits = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
+using Cells = nb::ndarray<uint16_t, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+using GivenCells = nb::ndarray<const uint16_t, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 
 [[noreturn]] void refuse(const std::string& what) { throw nb::value_error(what.c_str()); }
 
@@ -186,6 +188,28 @@ public:
         : owner_(model), model_(nb::cast<Model&>(model)),
           cache_(model_.shape().layers, model_.shape().kv_heads, model_.shape().head_dim, checked(capacity)) {}
 
+    // Copies cells of positions first .. last - 1 (held, of one chunk) of a layer into out.
+    void read_cells(int64_t layer, int64_t first, int64_t last, const Cells& out) {
+        check_cells(layer, first, last, out);
+        require(last <= length_, "cells of tokens that are not held");
+        const Unlocked unlocked;
+        cache_.read_cells(layer, first, last, out.data());
+    }
+
+    // The way back, for positions that are not held: what is held never changes.
+    void write_cells(int64_t layer, int64_t first, int64_t last, const GivenCells& cells) {
+        check_cells(layer, first, last, cells);
+        require(length_ <= first, "cells of tokens that are held");
+        const Unlocked unlocked;
+        cache_.write_cells(layer, first, last, cells.data());
+    }
+
+    // Counts tokens as held whose cells were written.
+    void hold(int64_t length) {
+        require(length_ <= length && length <= cache_.capacity(), "length is not within tokens held .. capacity");
+        length_ = length;
+    }
+
     int64_t length() const { return length_; }
     int64_t capacity() const { return cache_.capacity(); }
 
@@ -267,6 +291,15 @@ private:
         return capacity;
     }
 
+    template <class Array>
+    void check_cells(int64_t layer, int64_t first, int64_t last, const Array& cells) const {
+        require(0 <= layer && layer < model_.shape().layers, "there is no such layer");
+        require(0 <= first && first < last && last <= cache_.capacity(), "cells are not within the cache");
+        require(first / KvCache::kChunk == (last - 1) / KvCache::kChunk, "cells are not of one chunk");
+        const int64_t expected[] = {2, cache_.kv_heads(), last - first, cache_.head_dim()};
+        for (size_t i = 0; i < 4; ++i) require(int64_t(cells.shape(i)) == expected[i], "cells are not [2, kv_heads, tokens, head_dim]");
+    }
+
     nb::object owner_;
     Model& model_;
     KvCache cache_;
@@ -319,6 +352,12 @@ void bind_model(nb::module_& m) {
              "Make a layer's weights (number of layers: the head's) present, or copy them; true for each that was copied.");
     nb::class_<Session>(m, "Session", "A cache of keys and values; use selfee.llama.model.Session.")
         .def(nb::init<nb::object, int64_t>(), "model"_a, "capacity"_a)
+        .def("read_cells", &Session::read_cells, "layer"_a, "first"_a, "last"_a, "out"_a.noconvert(),
+             "Copy keys and values of held positions first .. last - 1, all of one chunk of 256, into out "
+             "[2, kv_heads, last - first, head_dim].")
+        .def("write_cells", &Session::write_cells, "layer"_a, "first"_a, "last"_a, "cells"_a,
+             "Copy them back, after the tokens held.")
+        .def("hold", &Session::hold, "length"_a, "Count tokens as held whose cells were written.")
         .def_prop_ro("length", &Session::length, "Tokens evaluated.")
         .def_prop_ro("capacity", &Session::capacity, "Tokens that fit.")
         .def("truncate", &Session::truncate, "length"_a, "give_back"_a = false,

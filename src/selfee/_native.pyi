@@ -47,6 +47,17 @@ class Session:
 
     def __init__(self, model: object, capacity: int) -> None: ...
 
+    def read_cells(self, layer: int, first: int, last: int, out: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None, None), order='C', device='cpu')]) -> None:
+        """
+        Copy keys and values of held positions first .. last - 1, all of one chunk of 256, into out [2, kv_heads, last - first, head_dim].
+        """
+
+    def write_cells(self, layer: int, first: int, last: int, cells: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None, None), order='C', device='cpu', writable=False)]) -> None:
+        """Copy them back, after the tokens held."""
+
+    def hold(self, length: int) -> None:
+        """Count tokens as held whose cells were written."""
+
     @property
     def length(self) -> int:
         """Tokens evaluated."""

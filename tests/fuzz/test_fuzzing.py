@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.fuzz import fuzz_ggml, fuzz_gguf, fuzz_tensors, fuzzing
+from tests.fuzz import fuzz_ggml, fuzz_gguf, fuzz_session, fuzz_tensors, fuzzing
 
 FOLDER = Path(fuzzing.__file__).parent
 
 
-@pytest.mark.parametrize("name", ["gguf", "ggml", "tensors"])
+@pytest.mark.parametrize("name", ["gguf", "ggml", "tensors", "session"])
 def test_a_short_run_finds_nothing(name: str) -> None:
     command = [sys.executable, str(FOLDER / f"fuzz_{name}.py"), "--seconds", "3", "--seed", "7"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -41,6 +41,20 @@ def test_sound_tensor_files_are_used_to_the_end(tmp_path: Path) -> None:
         path.write_bytes(seed.content)
         ends.append(fuzz_tensors.use(path))
     assert ends == ["accepted", "applied", "accepted"]
+
+
+def test_sound_sessions_are_restored_and_lies_with_sound_checksums_are_told(tmp_path: Path) -> None:
+    seeds = fuzz_session.make_seeds(tmp_path)
+    path = tmp_path / "input.bin"
+    for seed in seeds:
+        assert fuzz_session.resealed(seed.content) == seed.content
+        path.write_bytes(seed.content)
+        assert fuzz_session.use(path) == "accepted"
+    chance, ends = random.Random(3), set()
+    for _ in range(300):
+        path.write_bytes(fuzz_session.resealed(fuzzing.mutate(chance, seeds)))
+        ends.add(fuzz_session.use(path))
+    assert ends == {"refused", "accepted"}
 
 
 def test_the_same_seed_damages_the_same_bytes(tmp_path: Path) -> None:

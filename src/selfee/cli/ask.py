@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from selfee.errors import UsageError
 from selfee.weights.fetch.builtin import BUILTIN_MODELS, DEFAULT_MODEL, BuiltinModel
 
 if TYPE_CHECKING:
+    from selfee.cli.session import SessionPlan
     from selfee.engines.open import AnyEngine
 
 MODEL_HELP = (
@@ -126,6 +127,14 @@ def ask(
     ] = Show.CHAIN,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole chain as one JSON object.")] = False,
     as_jsonl: Annotated[bool, typer.Option("--jsonl", help="Print every event as a line of JSON.")] = False,
+    session: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep what the model has read in this file: restored at the start, saved at the end.",
+            envvar="SELFEE_SESSION",
+            show_envvar=False,
+        ),
+    ] = None,
     context: Annotated[
         int | None,
         typer.Option(
@@ -181,6 +190,7 @@ def ask(
     """Read the question, open the model, make the chain, deliver it."""
     from selfee.cli.delivery import Wish, deliver_chain
     from selfee.cli.question import read_question
+    from selfee.cli.session import session_kept
 
     if as_json and as_jsonl:
         raise UsageError("--json and --jsonl: both given; expected one of them")
@@ -191,6 +201,7 @@ def ask(
         if not quiet:
             stderr.write(stderr.style(text, "dim") + "\n")
 
+    plan = None if session is None else _session_plan(session, notify, stderr)
     instruction = read_question(question or [], file, input_text, sys.stdin, notify)
     form = "json" if as_json else "jsonl" if as_jsonl else "raw" if show is Show.RAW else "final"
     wish = Wish(form, shows_chain=form == "final" and show is Show.CHAIN and not quiet, is_quiet=quiet)
@@ -199,10 +210,11 @@ def ask(
     with open_model(model, context, threads, repack, api_key_file, timeout, None if quiet else stderr) as engine:
         from selfee.chain.run import stream_chain
 
-        stream = stream_chain(
-            engine, instruction, policy, params, mode=mode.value, budgets=budgets, prompts=prompts, stop=stop or ()
-        )
-        deliver_chain(stream, wish, stdout, stderr)
+        with session_kept(engine, plan):
+            stream = stream_chain(
+                engine, instruction, policy, params, mode=mode.value, budgets=budgets, prompts=prompts, stop=stop or ()
+            )
+            deliver_chain(stream, wish, stdout, stderr)
 
 
 def revision_policy(exactly: int | None, at_least: int | None, at_most: int | None) -> RevisionPolicy:
@@ -237,6 +249,19 @@ def _suited(
     if mode is not ModeName.AUTO:
         return mode, prompts, params
     return ModeName(model.mode), prompts or model.prompts, params
+
+
+def _session_plan(path: Path, notify: Callable[[str], None], stderr: Screen) -> SessionPlan:
+    """What --session asks for. Raises UsageError where nothing can be saved there."""
+    from selfee.cli.session import SessionPlan, check_session_path
+    from selfee.cli.settings import remembered_fingerprints
+
+    check_session_path(path)
+
+    def warn(text: str) -> None:
+        stderr.write(f"selfee: {for_terminal(text)}\n")
+
+    return SessionPlan(path, remembered_fingerprints(os.environ), notify, warn)
 
 
 def open_model(

@@ -28,6 +28,11 @@ def model_store(environ: Mapping[str, str]) -> ModelStore:
     return ModelStore(StoreConfig(models_folder(environ), index, hub, index.network))
 
 
+def remembered_fingerprints(environ: Mapping[str, str]) -> Path:
+    """The file in which fingerprints of models are kept, so that a model is hashed once only."""
+    return models_folder(environ) / "fingerprints.json"
+
+
 def api_key(environ: Mapping[str, str], model: str, key_file: Path | None) -> str | None:
     """The key for the server that ``model`` names: from the file, else SELFEE_API_KEY, else OPENAI_API_KEY.
 

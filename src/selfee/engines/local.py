@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
@@ -27,6 +28,7 @@ from selfee.engines.base import (
     TokenLogprob,
     Usage,
 )
+from selfee.engines.session_files import restore_into, save_latest, session_files_of
 from selfee.engines.sessions import HeldSession, Session, SessionKeeper, count_shared
 from selfee.engines.stops import LogprobQueue, StopFilter
 from selfee.errors import ContextOverflowError, UsageError
@@ -152,6 +154,22 @@ class LocalEngine:
             self._check_room(len(tokens), "prompt and choice have", self._runtime.context_length)
         with self._sessions.borrow() as held:
             return [self._score(held, alone, tokens) for tokens in whole]
+
+    def save_session(self, path: str | Path, *, remembered: Path | None = None) -> int:
+        """Save what was read last; returns its tokens, 0 if nothing was, and then nothing is written.
+
+        ``remembered`` is a file in which fingerprints of models are kept, so that a model is hashed once only. Raises
+        ResourceError where the file cannot be written; an older one is then still there.
+        """
+        return save_latest(self._sessions, session_files_of(self._runtime, self.name), Path(path), remembered)
+
+    def restore_session(self, path: str | Path, *, remembered: Path | None = None) -> int:
+        """Go on from a saved session: requests that begin with its tokens need not read them. Returns their number.
+
+        Raises BadFileError (damaged), UnsupportedFileError (another model's, another version) or ContextOverflowError;
+        what was kept before is then still kept.
+        """
+        return restore_into(self._sessions, session_files_of(self._runtime, self.name), Path(path), remembered)
 
     def close(self) -> None:
         """Give the model's memory back; streams must have ended."""

@@ -19,6 +19,7 @@ from selfee.llama.generate import generate
 from selfee.llama.model import Model, memory_needed
 from selfee.llama.model import Session as LlamaSession
 from selfee.llama.sampling import Sampler, SamplerConfig
+from selfee.llama.session_file import load_session, save_session
 from selfee.llama.tokenizer import load_tokenizer
 from selfee.weights.checkpoint import Checkpoint
 from selfee.weights.open import open_checkpoint
@@ -31,7 +32,7 @@ _SAMPLER_FIELDS = frozenset(field.name for field in dataclasses.fields(SamplerCo
 
 
 class LlamaRuntime:
-    """Implements ``Runtime`` for a GGUF or GGML file. Made by ``load_runtime``."""
+    """Implements ``Runtime`` and ``SessionFiles`` for a GGUF or GGML file. Made by ``load_runtime``."""
 
     def __init__(self, checkpoint: Checkpoint, model: Model) -> None:
         self.name = checkpoint.path.name
@@ -69,6 +70,14 @@ class LlamaRuntime:
     def new_session(self) -> Session:
         """See ``Runtime.new_session``."""
         return self._model.new_session()
+
+    def save_session(self, path: Path, session: Session, tokens: Sequence[int], remembered: Path | None) -> None:
+        """See ``SessionFiles.save_session``."""
+        save_session(path, cast(LlamaSession, session), tokens, remembered=remembered)
+
+    def load_session(self, path: Path, session: Session, remembered: Path | None) -> list[int]:
+        """See ``SessionFiles.load_session``."""
+        return load_session(path, cast(LlamaSession, session), remembered=remembered)
 
     def generate(
         self, session: Session, tokens: Sequence[int], params: SamplingParams, seed: int, max_tokens: int

@@ -77,6 +77,23 @@ class SessionKeeper(Generic[S]):
             finally:
                 self._owner = None
 
+    @contextmanager
+    def borrow_latest(self) -> Iterator[HeldSession[S] | None]:
+        """The session used last, as it stands, for the time of a ``with`` block; None if there is none yet."""
+        if self._owner == threading.get_ident():  # in the middle of a request, between two of its steps
+            yield self._kept
+            return
+        with self._lock:
+            yield self._kept
+
+    def adopt(self, held: HeldSession[S]) -> None:
+        """Keep a session made elsewhere, as if it had been used last. A request in work ends on its own."""
+        if self._owner == threading.get_ident():
+            self._kept = held
+            return
+        with self._lock:
+            self._kept = held
+
 
 def count_shared(first: Sequence[int], second: Sequence[int]) -> int:
     """Length of the longest common beginning."""

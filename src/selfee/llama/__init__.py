@@ -1,7 +1,8 @@
 """How the model thinks: tokens in, logits out. Never knows where weights come from or what the text means.
 
 ``Model.load`` binds a file to the forward pass, ``Model.new_session`` begins a conversation
-(``selfee.llama.generate`` continues one), ``load_tokenizer`` and ``ChatTemplate`` turn text and chats into tokens.
+(``selfee.llama.generate`` continues one, ``save_session`` keeps it on disk), ``load_tokenizer`` and ``ChatTemplate``
+turn text and chats into tokens.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from selfee.llama.model import Session as Session
     from selfee.llama.sampling import Sampler as Sampler
     from selfee.llama.sampling import SamplerConfig as SamplerConfig
+    from selfee.llama.session_file import load_session as load_session
+    from selfee.llama.session_file import save_session as save_session
     from selfee.llama.tokenizer import Tokenizer as Tokenizer
     from selfee.llama.tokenizer import load_tokenizer as load_tokenizer
 
@@ -28,7 +31,9 @@ __all__ = [
     "SamplerConfig",
     "Session",
     "Tokenizer",
+    "load_session",
     "load_tokenizer",
+    "save_session",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -41,6 +46,8 @@ __getattr__, __dir__ = lazy_names(
         "SamplerConfig": "selfee.llama.sampling",
         "Session": "selfee.llama.model",
         "Tokenizer": "selfee.llama.tokenizer",
+        "load_session": "selfee.llama.session_file",
         "load_tokenizer": "selfee.llama.tokenizer",
+        "save_session": "selfee.llama.session_file",
     },
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from selfee.errors import BadFileError, ContextOverflowError, ResourceError, SelfeeError, UsageError
+from selfee.llama.cells import CHUNK, Cells, pieces_of
 from selfee.llama.config import LlamaConfig
+from selfee.llama.fingerprint import fingerprint_of
 from selfee.llama.importance import InputSquares
 from selfee.weights.checkpoint import Checkpoint
 from selfee.weights.open import open_checkpoint
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from selfee import _native as native_types
 
 _CELL = 2  # bytes of a cached value (float16)
-_CHUNK, _LANES = 256, 8  # positions and values are rounded up to these (native/attention.h)
+_LANES = 8  # values of a head are rounded up to these (native/attention.h)
 _MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 _BATCH = 256  # tokens that go through the layers together (native/forward.h)
 
@@ -40,7 +42,7 @@ def memory_needed(checkpoint: Checkpoint, config: LlamaConfig, context_length: i
 
 def cache_bytes(config: LlamaConfig, context_length: int) -> int:
     """Bytes of a full session: keys and values of every layer, in float16."""
-    positions = -(-context_length // _CHUNK) * _CHUNK
+    positions = -(-context_length // CHUNK) * CHUNK
     padded = -(-config.head_dim // _LANES) * _LANES
     return config.layers * config.kv_heads * (config.head_dim + padded) * positions * _CELL
 
@@ -73,7 +75,8 @@ class Model:
         self.checkpoint = checkpoint
         self.context_length = context_length or self.config.context_length
         self.threads = threads
-        self._owned = owned
+        self._owned, self._packed = owned, packed
+        self._fingerprint: bytes | None = None
         self._native: native_types.Model | None = _bind(checkpoint, self.config, threads)
         _ready(self._native, checkpoint, self.config, packed)
 
@@ -105,6 +108,14 @@ class Model:
             if owned:
                 opened.close()
             raise
+
+    def fingerprint(self, remembered: Path | None = None) -> bytes:
+        """Which model this is, 32 bytes: whose caches have the same meaning. Computed once; see ``fingerprint_of``."""
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint_of(
+                self.checkpoint, self.config, threads=self.threads, release=self._packed, remembered=remembered
+            )
+        return self._fingerprint
 
     def new_session(self) -> Session:
         """An empty conversation. Raises ResourceError if its cache does not fit into the address space."""
@@ -187,7 +198,7 @@ class Session:
 
     def __init__(self, model: Model, native_model: native_types.Model) -> None:
         """Use ``Model.new_session``."""
-        self._model = model
+        self.model = self._model = model
         self._busy = threading.Lock()
         try:
             self._native: native_types.Session = native().Session(native_model, model.context_length)
@@ -257,6 +268,34 @@ class Session:
             return self._forward(tokens, logits_for, squares)
         finally:
             self._busy.release()
+
+    def read_cells(self, count: int) -> Iterator[Cells]:
+        """What the cache holds of the first ``count`` tokens, in pieces: see ``selfee.llama.cells``.
+
+        The session is in use until the iterator ends or is closed. Raises UsageError if fewer tokens are held.
+        """
+        with self._alone():
+            if not 0 <= count <= self.length:
+                raise UsageError(f"read_cells: {count} tokens; expected 0 to {self.length}, which is what is held")
+            for layer, first, shape in pieces_of(self._model.config, count):
+                cells: Cells = np.empty(shape, np.uint16)
+                self._native.read_cells(layer, first, first + shape[2], cells)
+                yield cells
+
+    def write_cells(self, count: int, fill: Callable[[Cells], None]) -> None:
+        """Make an empty session hold ``count`` tokens; ``fill`` is given each piece to fill, as ``read_cells`` gave it.
+
+        Whatever ``fill`` raises leaves the session empty. Raises UsageError for one that holds tokens or has no room.
+        """
+        with self._alone():
+            if self.length or not 0 <= count <= self.context_length:
+                found = f"write_cells: {count} tokens for a session that holds {self.length} of {self.context_length}"
+                raise UsageError(f"{found}; expected an empty one with room for them")
+            for layer, first, shape in pieces_of(self._model.config, count):
+                cells: Cells = np.zeros(shape, np.uint16)
+                fill(cells)
+                self._native.write_cells(layer, first, first + shape[2], cells)
+            self._native.hold(count)
 
     def _enter(self) -> None:
         if not self._busy.acquire(blocking=False):

@@ -30,7 +30,10 @@ _U64 = struct.Struct("<Q")
 
 
 class MappedFile:
-    """A regular file, mapped read-only. ``data`` is its bytes, ``size`` their number."""
+    """A regular file, mapped read-only. ``data`` is its bytes, ``size`` their number.
+
+    ``identity`` is (device, inode, size, modification time in ns) of what was mapped, whatever lies there now.
+    """
 
     def __init__(self, path: str | Path) -> None:
         """Map the file. Raises BadFileError where there is no readable, non-empty regular file."""
@@ -40,7 +43,7 @@ class MappedFile:
             status = os.fstat(descriptor)
             self._require_regular(status)
             self.size = status.st_size
-            self._identity = _identity(status)
+            self.identity = _identity(status)
             self.data = mmap.mmap(descriptor, self.size, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:  # ValueError: the file shrank since its size was asked
             raise BadFileError(f"{self.path}: cannot be mapped into memory: {error}; close what uses it") from error
@@ -74,7 +77,7 @@ class MappedFile:
             identity = _identity(self.path.stat())
         except OSError:
             return  # deleted or out of reach: what is mapped stays valid
-        if identity[:2] == self._identity[:2] and identity != self._identity:
+        if identity[:2] == self.identity[:2] and identity != self.identity:
             raise BadFileError(f"{self.path}: changed while it was in use; open it again")
 
     def bad(self, offset: int, found: str) -> BadFileError:

@@ -102,18 +102,19 @@ def write_parts(file: IO[bytes], tensor: TensorToWrite, on_bytes: OnBytes | None
 
 
 @contextmanager
-def replacing(path: Path, *, needed: int = 0) -> Iterator[IO[bytes]]:
+def replacing(path: Path, *, needed: int = 0, is_private: bool = False) -> Iterator[IO[bytes]]:
     """A file beside ``path`` that takes its place when the block ends well, and vanishes otherwise.
 
     What a killed process left beside ``path`` is removed. ``needed`` is the size the file will have, 0 = unknown: its
-    disk space is asked for first. Raises ResourceError if the disk is full, the folder cannot be written, or another
-    process is writing the same file; UsageError if ``path`` is there and no file.
+    disk space is asked for first. ``is_private``: only this user may read the file. Raises ResourceError if the disk is
+    full, the folder cannot be written, or another process is writing the same file; UsageError if ``path`` is there
+    and no file.
     """
     beside = path.with_name(f".{path.name}.part")
     try:
         if _is_no_file(path):
             raise UsageError(f"{path}: is a folder or a device; expected a file to write; choose another name")
-        file = _open_alone(beside, path)
+        file = _open_alone(beside, path, is_private)
     except OSError as error:
         raise _failed(path, error) from error
     try:
@@ -140,15 +141,18 @@ def _is_no_file(path: Path) -> bool:
         return False
 
 
-def _open_alone(beside: Path, path: Path) -> IO[bytes]:
+def _open_alone(beside: Path, path: Path, is_private: bool) -> IO[bytes]:
     """The empty part file, held against other writers until it is closed; the kernel lets go when a process dies."""
     import fcntl
 
     while True:
-        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(beside, flags, 0o600 if is_private else 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(descriptor), os.stat(beside)):
+                if is_private:
+                    _make_private(descriptor, path)
                 os.ftruncate(descriptor, 0)
                 return os.fdopen(descriptor, "r+b")
         except BlockingIOError:
@@ -162,6 +166,17 @@ def _open_alone(beside: Path, path: Path) -> IO[bytes]:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _make_private(descriptor: int, path: Path) -> None:
+    """Whoever put the part file there, and may have it open or under another name, must be this user."""
+    status = os.fstat(descriptor)
+    if status.st_uid != os.geteuid() or status.st_nlink != 1:
+        raise ResourceError(
+            f"{path}: what would be written beside it belongs to somebody else; expected a folder of yours; choose "
+            "another"
+        )
+    os.fchmod(descriptor, 0o600)
 
 
 def _reserve(file: IO[bytes], path: Path, needed: int) -> None:
