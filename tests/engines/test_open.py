@@ -22,9 +22,18 @@ class Loads:
     def __init__(self) -> None:
         self.asked: list[tuple[Path, int | None, int | None, bool | None]] = []
 
-    def __call__(self, path: Path, *, context_length: int | None, threads: int | None, repack: bool | None) -> Runtime:
+    def __call__(
+        self,
+        path: Path,
+        *,
+        context_length: int | None,
+        threads: int | None,
+        repack: bool | None,
+        parallel: int,
+        drafting: bool,
+    ) -> Runtime:
         self.asked.append((path, context_length, threads, repack))
-        model = SimpleNamespace(name="model", context_length=64, new_session=None, close=lambda: None)
+        model = SimpleNamespace(name="model", context_length=64, new_session=None, quiet=None, close=lambda: None)
         return cast(Runtime, model)
 
 

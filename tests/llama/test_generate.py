@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tiny import make_tiny
 
 from selfee.errors import ContextOverflowError, UsageError
-from selfee.llama.drafting import LookupDrafter
-from selfee.llama.generate import Drafter, Token, generate
+from selfee.llama.drafting import CopyDrafter, Draft, Drafter
+from selfee.llama.generate import Token, generate
 from selfee.llama.model import Model
 from selfee.llama.sampling import Sampler, SamplerConfig
 from selfee.weights.quants import QuantType
@@ -40,11 +39,23 @@ class Oracle:
     """Knows the answer, and is wrong at every ``wrong_every``-th guess."""
 
     answer: list[int]
-    wrong_every: int
+    wrong_every: int = 10**9
+    most: int = 10**9
+    limits: list[int] = field(default_factory=list)
+    text: list[int] = field(default_factory=list)
 
-    def propose(self, tokens: Sequence[int], limit: int) -> Sequence[int]:
-        guesses = self.answer[len(tokens) : len(tokens) + limit + 5]  # more than asked for
-        return [(g + 1) % 300 if i % self.wrong_every == self.wrong_every - 1 else g for i, g in enumerate(guesses)]
+    def begin(self, tokens: Sequence[int]) -> None:
+        self.text = list(tokens)
+
+    def wrote(self, tokens: Sequence[int]) -> None:
+        self.text += tokens
+
+    def propose(self, limit: int) -> Draft:
+        self.limits.append(limit)
+        start = len(self.text)
+        guesses = self.answer[start : start + min(limit, self.most) + 5 * (self.most > limit)]  # more than asked for
+        wrong = [(g + 1) % 300 if i % self.wrong_every == self.wrong_every - 1 else g for i, g in enumerate(guesses)]
+        return Draft(wrong, [1.0] * len(wrong))
 
 
 def tokens_of(
@@ -65,7 +76,7 @@ def test_a_drafter_changes_neither_tokens_nor_logits(
 ) -> None:
     plain = tokens_of(model, prompt, config, None, count)
     answer = prompt + [token.id for token in plain]
-    for drafter in (Oracle(answer, wrong_every), LookupDrafter(longest=3, shortest=1)):
+    for drafter in (Oracle(answer, wrong_every), CopyDrafter()):
         drafted = tokens_of(model, prompt, config, drafter, count)
         assert [token.id for token in drafted] == [token.id for token in plain]
         assert [token.logits.tobytes() for token in drafted] == [token.logits.tobytes() for token in plain]
@@ -75,15 +86,10 @@ def test_a_drafter_changes_neither_tokens_nor_logits(
 def test_right_guesses_are_counted_and_save_evaluations(model: Model) -> None:
     prompt = [1, 2, 3]
     answer = prompt + [token.id for token in tokens_of(model, prompt, GREEDY, None, 30)]
-    calls = []
-
-    class Counting:
-        def propose(self, tokens: Sequence[int], limit: int) -> Sequence[int]:
-            calls.append(limit)
-            return answer[len(tokens) : len(tokens) + min(limit, 8)]
-
-    drafted = tokens_of(model, prompt, GREEDY, Counting(), 30)
-    assert len(calls) == 4  # 30 tokens, nine an evaluation
+    oracle = Oracle(answer, most=8)
+    drafted = tokens_of(model, prompt, GREEDY, oracle, 30)
+    assert len(oracle.limits) == 4  # 30 tokens, nine an evaluation
+    assert sum(token.verified for token in drafted) == 30 - 4
     assert sum(token.drafted for token in drafted) == 30 - 4
 
 
@@ -127,7 +133,7 @@ def test_a_text_cut_and_grown_again_is_the_same_text(model: Model) -> None:
 
 def test_the_context_can_be_filled_to_its_last_token(model: Model) -> None:
     prompt = [1] * 500
-    assert len(tokens_of(model, prompt, GREEDY, LookupDrafter(), 12)) == 12
+    assert len(tokens_of(model, prompt, GREEDY, CopyDrafter(), 12)) == 12
     stream = generate(model.new_session(), prompt, Sampler(GREEDY), None, 14)
     with pytest.raises(ContextOverflowError):
         list(stream)
@@ -136,28 +142,3 @@ def test_the_context_can_be_filled_to_its_last_token(model: Model) -> None:
 def test_an_empty_prompt_is_refused(model: Model) -> None:
     with pytest.raises(UsageError, match="no tokens"):
         next(generate(model.new_session(), [], Sampler(GREEDY)))
-
-
-def naive_lookup(tokens: Sequence[int], limit: int) -> list[int]:
-    for size in range(6, 1, -1):
-        for end in range(len(tokens) - 1, size - 1, -1):
-            if size < len(tokens) and tokens[end - size : end] == tokens[-size:]:
-                return list(tokens[end : end + min(limit, 32)])
-    return []
-
-
-@given(st.lists(st.lists(st.integers(0, 3), max_size=12), max_size=8), st.integers(0, 40), st.booleans())
-def test_lookup_proposes_what_followed_the_longest_latest_match(
-    pieces: list[list[int]], limit: int, restart: bool
-) -> None:
-    drafter, text = LookupDrafter(), [9]
-    for number, piece in enumerate(pieces):
-        text = text + piece
-        if restart and number == 3:
-            text = text[: len(text) // 2] + piece
-        assert list(drafter.propose(text, limit)) == naive_lookup(text, limit)
-
-
-def test_a_repeated_text_is_drafted_whole() -> None:
-    answer = np.random.default_rng(0).integers(0, 1000, 30).tolist()
-    assert list(LookupDrafter().propose([*answer, 5, 6, *answer[:3]], 32)) == [*answer[3:], 5, 6, *answer[:3]]

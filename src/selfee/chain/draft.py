@@ -67,6 +67,10 @@ class Draft:
         self._open, self._text, self.tokens = (section, number), [], 0
         return SectionStart(section, number)
 
+    def prediction(self, section: Section) -> str:
+        """What a section that begins now probably repeats: a revision the answer before it."""
+        return self.steps[-1].answer if section is Section.REVISION and self.steps else ""
+
     def write(self, text: str) -> TextDelta:
         """The section's next piece."""
         self._text.append(text)

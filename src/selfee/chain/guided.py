@@ -19,7 +19,7 @@ from selfee.chain.prompts import GuidedPrompt
 from selfee.chain.rounds import Events, end_answer, end_feedback, run_rounds, write_text
 from selfee.chain.types import CutReason, Event, Section, Verdict, VerdictSource
 from selfee.chain.verdict import STEM, find_verdict, joint
-from selfee.engines.base import Chunk, Engine, Request, SamplingParams
+from selfee.engines.base import Chunk, Engine, Prediction, Request, SamplingParams
 from selfee.errors import ContextOverflowError
 
 _OWN_VERDICT = (STEM, "No revision")
@@ -53,6 +53,7 @@ class _Guided:
         self._opening = "\n\n".join((*examples, render_prompt(draft.instruction)))
         self._stop = stop
         self._judge = Judge(engine)
+        self._prediction = Prediction()
         self._forgotten = 0  # rounds at the beginning that no longer fit into the context window
 
     def answer(self) -> Events:
@@ -83,6 +84,7 @@ class _Guided:
     def _open(self, section: Section, number: int, stop: tuple[str, ...]) -> Asked:
         """Ask for a section; forgets the oldest round as long as the section's whole budget does not fit."""
         limit = self._budgets.of(section)
+        self._prediction.begin(self._draft.prediction(section))
         while True:
             prompt = self._text(section, number)
             may_forget = self._forgotten < len(self._draft.steps) - 1  # the answer worked on must stay
@@ -99,7 +101,7 @@ class _Guided:
                 self._forgotten += 1
 
     def _stream(self, prompt: str, stops: tuple[str, ...], params: SamplingParams, limit: int) -> Iterator[Chunk]:
-        return self._engine.stream(Request(prompt, params, limit, stops))
+        return self._engine.stream(Request(prompt, params, limit, stops, prediction=self._prediction))
 
     def _text(self, section: Section, number: int) -> str:
         steps = self._draft.steps[self._forgotten :]

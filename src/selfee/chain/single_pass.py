@@ -28,7 +28,7 @@ from selfee.chain.types import (
     VerdictSource,
 )
 from selfee.chain.verdict import find_verdict
-from selfee.engines.base import Chunk, Engine, FinishReason, Request, SamplingParams
+from selfee.engines.base import Chunk, Engine, FinishReason, Prediction, Request, SamplingParams
 from selfee.engines.stops import StopFilter
 
 
@@ -59,6 +59,7 @@ class _SinglePass:
         self._read = [self._prompt]  # pieces of all that the model has read and written so far
         self._parser = ChainParser()
         self._filter = StopFilter(stop)
+        self._prediction = Prediction()
         self._pieces = 0  # that came for the open section
         self._ending: Ending | None = None  # set as soon as the decision is known
 
@@ -107,7 +108,7 @@ class _SinglePass:
         return own + HEADER_TOKENS if self._parser.is_holding else own
 
     def _open(self, params: SamplingParams, limit: int) -> Iterator[Chunk]:
-        return self._engine.stream(Request(self._read[0], params, limit))
+        return self._engine.stream(Request(self._read[0], params, limit, prediction=self._prediction))
 
     def _take(self, events: Iterable[Event]) -> Generator[Event, None, None]:
         """Pass the parser's events on; a section that ends here is followed by a header: the model goes on."""
@@ -115,6 +116,7 @@ class _SinglePass:
             if isinstance(event, SectionStart):
                 self._filter = StopFilter(self._stop if event.section.is_answer else ())
                 self._pieces = 0
+                self._prediction.begin(self._draft.prediction(event.section))
                 yield self._draft.begin(event.section, event.number)
             elif isinstance(event, TextDelta):
                 if text := self._filter.feed(event.text):

@@ -19,7 +19,7 @@ from selfee.chain.prompts import PromptSet, Turn, fields_of
 from selfee.chain.rounds import Events, end_answer, end_feedback, run_rounds, write_text
 from selfee.chain.types import CutReason, Event, Section, Step, Verdict, VerdictSource
 from selfee.chain.verdict import find_verdict, joint, overrule
-from selfee.engines.base import ChatEngine, ChatRequest, Chunk, Message, SamplingParams
+from selfee.engines.base import ChatEngine, ChatRequest, Chunk, Message, Prediction, SamplingParams
 from selfee.errors import ContextOverflowError, UsageError
 
 _VERDICT_TOKENS = 16
@@ -53,6 +53,7 @@ class _Turns:
 
     def __post_init__(self) -> None:
         self._judge = Judge(self.engine)
+        self._prediction = Prediction()
         self._words: list[str] = []  # each feedback as the critic said it, without a verdict that we added
         self._author: list[Message] = []  # the answerer's and reviser's conversation
         self._critic: list[Message] = []
@@ -109,6 +110,7 @@ class _Turns:
         self, section: Section, number: int, attempts: Sequence[list[Message]], stop: tuple[str, ...], prefix: str = ""
     ) -> Generator[Event, None, CutReason | None]:
         """Write a section; of several conversations, the first that fits into the context window is used."""
+        self._prediction.begin(self.draft.prediction(section))
         yield self.draft.begin(section, number)
         limit = self.budgets.of(section)
         for messages in attempts[:-1]:
@@ -139,7 +141,7 @@ class _Turns:
     def _stream(
         self, messages: list[Message], stop: tuple[str, ...], prefix: str, params: SamplingParams, limit: int
     ) -> Iterator[Chunk]:
-        return self.engine.stream_chat(ChatRequest(tuple(messages), params, limit, stop, prefix))
+        return self.engine.stream_chat(ChatRequest(tuple(messages), params, limit, stop, prefix, self._prediction))
 
     def _fill(self, turns: Sequence[Turn], answer: str = "", feedback: str = "") -> list[Message]:
         fields = fields_of(self.draft.instruction, answer, feedback, self.reference)

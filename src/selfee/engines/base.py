@@ -96,6 +96,22 @@ def check_limits(max_tokens: int | None, stop: Sequence[str]) -> None:
             raise UsageError(f"stop: {text!r} cannot be looked for; expected non-empty strings; leave it out")
 
 
+class Prediction:
+    """What a continuation probably repeats; the reader of a stream may say so anew while it reads.
+
+    It changes speed, never text: an engine that can verifies the old wording many tokens at once, others ignore it.
+    """
+
+    def __init__(self, text: str = "") -> None:
+        self.text = text
+        self.changes = 0  # how often it was said anew
+
+    def begin(self, text: str) -> None:
+        """From here on the continuation probably repeats ``text`` from its start; "" = nothing in particular."""
+        self.text = text
+        self.changes += 1
+
+
 @dataclass(frozen=True)
 class Request:
     """Continue ``prompt``, exactly as written: no template, no stripping.
@@ -111,6 +127,7 @@ class Request:
     stop: Sequence[str] = ()  # the text before the first of these is delivered, the stop string itself is not
     logprobs: int | None = None  # None = none; n = the chosen token's and the n most likely tokens' per position
     parse_special: bool = False
+    prediction: Prediction | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         check_limits(self.max_tokens, self.stop)
@@ -174,6 +191,7 @@ class ChatRequest:
     max_tokens: int | None = None
     stop: Sequence[str] = ()
     prefix: str = ""
+    prediction: Prediction | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         check_limits(self.max_tokens, self.stop)

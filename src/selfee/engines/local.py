@@ -10,6 +10,7 @@ import math
 import random
 import time
 from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -23,13 +24,14 @@ from selfee.engines.base import (
     Chunk,
     FinishReason,
     Message,
+    Prediction,
     Request,
     SamplingParams,
     TokenLogprob,
     Usage,
 )
 from selfee.engines.session_files import restore_into, save_latest, session_files_of
-from selfee.engines.sessions import HeldSession, Session, SessionKeeper, count_shared
+from selfee.engines.sessions import HeldSession, Session, SessionPool, count_shared
 from selfee.engines.stops import LogprobQueue, StopFilter
 from selfee.errors import ContextOverflowError, UsageError
 
@@ -48,6 +50,8 @@ class Generated:
 
     token: int
     logits: npt.NDArray[np.float32]
+    drafted: bool = False  # a guess had said so
+    verified: int = 0  # guesses verified in the pass it came from, told once a pass
 
 
 class Runtime(Protocol):
@@ -78,13 +82,24 @@ class Runtime(Protocol):
     def new_session(self) -> Session: ...
 
     def generate(
-        self, session: Session, tokens: Sequence[int], params: SamplingParams, seed: int, max_tokens: int
+        self,
+        session: Session,
+        tokens: Sequence[int],
+        params: SamplingParams,
+        seed: int,
+        max_tokens: int,
+        prediction: Prediction | None,
     ) -> Generator[Generated, None, None]:
         """Evaluate what ``session`` lacks of ``tokens`` (at least the last), then sample up to ``max_tokens``.
 
         Also when closed early, the session afterwards holds a beginning of ``tokens`` followed by the tokens yielded.
-        Whether a token is an end token is the caller's to see.
+        Whether a token is an end token is the caller's to see. ``prediction`` changes speed, never tokens. Several
+        threads may generate at the same time, each with a session of its own.
         """
+        ...
+
+    def quiet(self) -> AbstractContextManager[None]:
+        """A context in which no session computes, so that one may be copied."""
         ...
 
     def close(self) -> None: ...
@@ -93,17 +108,21 @@ class Runtime(Protocol):
 class LocalEngine:
     """Implements Engine, ChatEngine, ScoringEngine and CountingEngine over a Runtime.
 
-    One request at a time: other threads wait until a stream has ended or is closed. ``reuse=False`` forgets the cache
-    before each request (the same texts, slower: it defines what reuse must give). A step that completes no text
-    yields an empty chunk, so that a stream can be closed after every token.
+    ``parallel`` requests at a time, each from a thread of its own; they go through the model together, and each gets
+    the text it would get alone. Others wait until a stream has ended or is closed. ``reuse=False`` forgets the cache
+    before each request (the same texts, slower: it defines what reuse must give). A step that completes no text yields
+    an empty chunk, so that a stream can be closed after every token.
     """
 
-    def __init__(self, runtime: Runtime, *, reuse: bool = True) -> None:
+    def __init__(self, runtime: Runtime, *, reuse: bool = True, parallel: int = 1) -> None:
         self.name = runtime.name
         self.context_length: int | None = runtime.context_length
         self._runtime = runtime
         self._reuse = reuse
-        self._sessions: SessionKeeper[Session] = SessionKeeper(runtime.new_session)
+        self.parallel = parallel
+        self._sessions: SessionPool[Session] = SessionPool(
+            runtime.new_session, parallel, parallel * runtime.context_length, runtime.quiet
+        )
 
     @property
     def supports_chat(self) -> bool:
@@ -152,7 +171,7 @@ class LocalEngine:
         ]
         for tokens in whole:
             self._check_room(len(tokens), "prompt and choice have", self._runtime.context_length)
-        with self._sessions.borrow() as held:
+        with self._sessions.borrow(alone) as held:
             return [self._score(held, alone, tokens) for tokens in whole]
 
     def save_session(self, path: str | Path, *, remembered: Path | None = None) -> int:
@@ -219,14 +238,18 @@ class LocalEngine:
         text = _Text(self._runtime, request, logprobs, limit)
         params = request.params
         seed = random.getrandbits(32) if params.seed is None else params.seed
-        with self._sessions.borrow() as held:
+        with self._sessions.borrow(tokens if self._reuse else ()) as held:
             started = time.monotonic()
             cached = held.align(tokens, len(tokens) - 1 if self._reuse else 0) if limit else 0
             first = started
-            steps = self._runtime.generate(held.session, tokens, params, seed, limit) if limit else _nothing()
+            drafted = accepted = 0
+            generate, prediction = self._runtime.generate, request.prediction
+            steps = generate(held.session, tokens, params, seed, limit, prediction) if limit else _nothing()
             try:
                 for step in steps:
                     held.tokens.append(step.token)
+                    drafted += step.verified
+                    accepted += step.drafted
                     if text.count == 0:
                         first = time.monotonic()
                     chunk = text.take(step)
@@ -236,7 +259,7 @@ class LocalEngine:
             finally:
                 steps.close()
             ended = time.monotonic()
-        usage = Usage(len(tokens), cached, text.count, first - started, ended - first, seed)
+        usage = Usage(len(tokens), cached, text.count, first - started, ended - first, seed, drafted, accepted)
         yield text.end(usage)
 
 

@@ -26,7 +26,14 @@ class Loader(Protocol):
     """Makes a model file ready to run; raises BadFileError, ResourceError, UsageError."""
 
     def __call__(
-        self, path: Path, *, context_length: int | None, threads: int | None, repack: bool | None
+        self,
+        path: Path,
+        *,
+        context_length: int | None,
+        threads: int | None,
+        repack: bool | None,
+        parallel: int,
+        drafting: bool,
     ) -> Runtime: ...
 
 
@@ -38,6 +45,8 @@ def open_engine(
     context_length: int | None = None,
     threads: int | None = None,
     repack: bool | None = None,
+    parallel: int = 1,
+    drafting: bool = True,
     api_key: str | None = None,
     timeout: float | None = None,
     total_timeout: float | None = None,
@@ -47,12 +56,14 @@ def open_engine(
 
     A model's name means the file that ``selfee models pull`` brought here (into the folder ``models``); nothing is
     downloaded. ``load`` opens model files (None: with this process's own engine). ``context_length`` (tokens) limits a
-    local model and describes a remote one. For local models: ``threads``, and ``repack``, where False leaves weights as
-    they lie in the file, which starts sooner and computes more slowly (None: where memory is short). For servers:
-    ``api_key``, ``timeout`` (seconds without a byte), ``total_timeout`` (seconds a request) and ``proxy``. Raises
+    local model and describes a remote one. For local models: ``threads``; ``repack``, where False leaves weights as
+    they lie in the file, which starts sooner and computes more slowly (None: where memory is short); ``parallel``, how
+    many requests of different threads go through the model together; ``drafting``, where False computes every token on
+    its own (the same text, slower). For servers: ``api_key``, ``timeout`` (seconds without a byte), ``total_timeout``
+    (seconds a request) and ``proxy``. Raises
     UsageError naming the accepted forms, BadFileError for a bad file.
     """
-    for name, value in (("context_length", context_length), ("threads", threads)):
+    for name, value in (("context_length", context_length), ("threads", threads), ("parallel", parallel)):
         if value is not None and value < 1:
             raise UsageError(f"{name}: {value}; expected 1 or more")
     if spec.startswith("script:"):
@@ -65,17 +76,31 @@ def open_engine(
             address, model or None, api_key=api_key, limits=limits, proxy=proxy, context_length=context_length
         )
     path = _model_path(spec, models)
-    return LocalEngine((load or _load_here)(path, context_length=context_length, threads=threads, repack=repack))
+    runtime = (load or _load_here)(
+        path, context_length=context_length, threads=threads, repack=repack, parallel=parallel, drafting=drafting
+    )
+    return LocalEngine(runtime, parallel=parallel)
 
 
 # What shows that a folder is a model, Hugging Face's or Meta's.
 _CONFIGS = ("config.json", "params.json")
 
 
-def _load_here(path: Path, *, context_length: int | None, threads: int | None, repack: bool | None) -> Runtime:
+def _load_here(
+    path: Path,
+    *,
+    context_length: int | None,
+    threads: int | None,
+    repack: bool | None,
+    parallel: int,
+    drafting: bool,
+) -> Runtime:
+    """Open a model file with this process's own engine."""
     from selfee.engines.runtime import load_runtime  # NumPy and the kernels: servers and scripts do without
 
-    return load_runtime(path, context_length=context_length, threads=threads, repack=repack)
+    return load_runtime(
+        path, context_length=context_length, threads=threads, repack=repack, parallel=parallel, drafting=drafting
+    )
 
 
 def _model_path(spec: str, models: Path | None) -> Path:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
+from contextlib import AbstractContextManager
 from math import prod
 from pathlib import Path
 from typing import cast
 
-from selfee.engines.base import Message, SamplingParams
+from selfee.engines.base import Message, Prediction, SamplingParams
 from selfee.engines.local import Decoder, Generated
 from selfee.engines.memory import available_memory, has_room_to_pack, require_memory
 from selfee.engines.sessions import Session
 from selfee.errors import UsageError
 from selfee.llama.chat_template import ChatTemplate
+from selfee.llama.company import Company
 from selfee.llama.config import LlamaConfig
+from selfee.llama.drafting import CopyDrafter, Draft, DraftMemory
 from selfee.llama.generate import generate
 from selfee.llama.model import Model, memory_needed
 from selfee.llama.model import Session as LlamaSession
@@ -34,7 +37,7 @@ _SAMPLER_FIELDS = frozenset(field.name for field in dataclasses.fields(SamplerCo
 class LlamaRuntime:
     """Implements ``Runtime`` and ``SessionFiles`` for a GGUF or GGML file. Made by ``load_runtime``."""
 
-    def __init__(self, checkpoint: Checkpoint, model: Model) -> None:
+    def __init__(self, checkpoint: Checkpoint, model: Model, *, drafting: bool = True) -> None:
         self.name = checkpoint.path.name
         self._checkpoint = checkpoint
         self._model = model
@@ -48,6 +51,8 @@ class LlamaRuntime:
         self.trained_on_chains = checkpoint.metadata.get(TRAINED_ON_CHAINS) is True
         newline = self._tokenizer.encode("\n", add_bos=False)
         self._newline = newline[-1] if newline else None  # a byte-level vocabulary may lack the byte
+        self._company = Company(model)
+        self._memory = DraftMemory() if drafting else None
 
     def encode(self, text: str, *, add_bos: bool, parse_special: bool) -> list[int]:
         """See ``Runtime.encode``."""
@@ -79,15 +84,32 @@ class LlamaRuntime:
         """See ``SessionFiles.load_session``."""
         return load_session(path, cast(LlamaSession, session), remembered=remembered)
 
+    def quiet(self) -> AbstractContextManager[None]:
+        """See ``Runtime.quiet``."""
+        return self._company.pause()
+
     def generate(
-        self, session: Session, tokens: Sequence[int], params: SamplingParams, seed: int, max_tokens: int
+        self,
+        session: Session,
+        tokens: Sequence[int],
+        params: SamplingParams,
+        seed: int,
+        max_tokens: int,
+        prediction: Prediction | None,
     ) -> Generator[Generated, None, None]:
         """See ``Runtime.generate``."""
         settings = {name: value for name, value in vars(params).items() if name in _SAMPLER_FIELDS}
         sampler = Sampler(SamplerConfig(**(settings | {"seed": seed})), self._newline)
-        steps = generate(cast(LlamaSession, session), tokens, sampler, max_tokens=max_tokens)
-        for step in steps:
-            yield Generated(step.id, step.logits)
+        drafter = None if self._memory is None else _Predicted(self._memory, prediction, self._encode_line)
+        own = cast(LlamaSession, session)
+        with self._company.join(own) as member:
+            for step in generate(own, tokens, sampler, drafter, max_tokens, member):
+                yield Generated(step.id, step.logits, step.drafted, step.verified)
+
+    def _encode_line(self, text: str) -> list[int]:
+        """Tokens of a text as they are where it begins a line, which is where answers begin."""
+        tokens = self.encode("\n" + text, add_bos=False, parse_special=False)
+        return tokens[tokens.index(self._newline) + 1 :] if self._newline in tokens[:2] else tokens
 
     def close(self) -> None:
         """Let go of the weights."""
@@ -95,36 +117,74 @@ class LlamaRuntime:
         self._checkpoint.close()
 
 
+class _Predicted:
+    """A Drafter that hears what the reader of the text predicts."""
+
+    def __init__(self, memory: DraftMemory, prediction: Prediction | None, encode: Callable[[str], list[int]]) -> None:
+        self._drafter = CopyDrafter(memory)
+        self._prediction = prediction
+        self._encode = encode
+        self._heard: int | None = None
+
+    def begin(self, tokens: Sequence[int]) -> None:
+        self._drafter.begin(tokens)
+        self._heard = None
+
+    def wrote(self, tokens: Sequence[int]) -> None:
+        self._listen()  # what was said about a token before these
+        self._drafter.wrote(tokens)
+
+    def propose(self, limit: int) -> Draft:
+        self._listen()
+        return self._drafter.propose(limit)
+
+    def _listen(self) -> None:
+        if self._prediction is not None and self._prediction.changes != self._heard:
+            self._heard = self._prediction.changes
+            text = self._prediction.text
+            self._drafter.revise(self._encode(text) if text else ())
+
+
 def load_runtime(
-    path: Path, *, context_length: int | None = None, threads: int | None = None, repack: bool | None = None
+    path: Path,
+    *,
+    context_length: int | None = None,
+    threads: int | None = None,
+    repack: bool | None = None,
+    parallel: int = 1,
+    drafting: bool = True,
 ) -> LlamaRuntime:
     """Open a model file and bind it to the forward pass.
 
     Quantised weights are copied into the kernels' faster layout, which takes one pass over the file and the place of
     its pages in memory; ``repack`` False leaves them where they are mapped, None does so only where memory is short.
-    ``context_length`` None takes the model's own, halved until weights and cache fit into the memory there is; a
-    number is taken as it is. Raises BadFileError, UnsupportedFileError, UsageError, and ResourceError naming what is
+    ``context_length`` None takes the model's own, halved until weights and the caches of ``parallel`` requests fit into
+    the memory there is; a number is taken as it is. ``drafting`` False has every token computed on its own: the same
+    text, slower. Raises BadFileError, UnsupportedFileError, UsageError, and ResourceError naming what is
     needed and what there is.
     """
     checkpoint = open_checkpoint(path)
     try:
         config, have = LlamaConfig.from_checkpoint(checkpoint), available_memory()
-        length = _fitting_context(checkpoint, config, context_length, have)
-        packed = has_room_to_pack(memory_needed(checkpoint, config, length), have) if repack is None else repack
+        length = _fitting_context(checkpoint, config, context_length, have, parallel)
+        need = memory_needed(checkpoint, config, length, parallel)
+        packed = has_room_to_pack(need, have) if repack is None else repack
         model = Model.load(checkpoint, context_length=length, threads=threads, packed=packed)
-        return LlamaRuntime(checkpoint, model)
+        return LlamaRuntime(checkpoint, model, drafting=drafting)
     except BaseException:
         checkpoint.close()
         raise
 
 
-def _fitting_context(checkpoint: Checkpoint, config: LlamaConfig, asked: int | None, have: int | None) -> int:
+def _fitting_context(
+    checkpoint: Checkpoint, config: LlamaConfig, asked: int | None, have: int | None, parallel: int
+) -> int:
     length = asked or config.context_length
     while not asked and have is not None and length > _SMALLEST_CONTEXT:
-        if memory_needed(checkpoint, config, length) <= have:
+        if memory_needed(checkpoint, config, length, parallel) <= have:
             break
         length = max(_SMALLEST_CONTEXT, length // 2)
-    need = memory_needed(checkpoint, config, length)
+    need = memory_needed(checkpoint, config, length, parallel)
     advice = "use a smaller file" + (" or a smaller context_length" if asked else "")
     require_memory(str(checkpoint.path), need, have, advice)
     return length

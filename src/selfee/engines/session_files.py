@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from selfee.engines.sessions import HeldSession, Session, SessionKeeper
+from selfee.engines.sessions import HeldSession, Session, SessionPool
 from selfee.errors import UsageError
 
 
@@ -32,18 +32,18 @@ def session_files_of(runtime: object, name: str) -> SessionFiles:
     return runtime
 
 
-def save_latest(keeper: SessionKeeper[Session], files: SessionFiles, path: Path, remembered: Path | None) -> int:
+def save_latest(pool: SessionPool[Session], files: SessionFiles, path: Path, remembered: Path | None) -> int:
     """Save the session used last; returns its tokens. Nothing is written where that is 0."""
-    with keeper.borrow_latest() as held:
+    with pool.borrow_latest() as held:
         if held is None or held.session.length == 0:
             return 0
         files.save_session(path, held.session, held.tokens[: held.session.length], remembered)
         return held.session.length
 
 
-def restore_into(keeper: SessionKeeper[Session], files: SessionFiles, path: Path, remembered: Path | None) -> int:
+def restore_into(pool: SessionPool[Session], files: SessionFiles, path: Path, remembered: Path | None) -> int:
     """Restore a saved session as if it had been used last; returns its tokens. What is kept changes only then."""
     session = files.new_session()
     tokens = files.load_session(path, session, remembered)
-    keeper.adopt(HeldSession(session, tokens))
+    pool.adopt(HeldSession(session, tokens))
     return len(tokens)

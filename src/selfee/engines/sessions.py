@@ -1,4 +1,4 @@
-"""Lends the one kept session to one request at a time, and reuses what it already holds.
+"""Lends sessions to requests, and reuses what they already hold: the longest beginning that any of them shares.
 
 What a session holds is a pure function of its tokens, so reuse changes the time a request takes and nothing else.
 """
@@ -6,13 +6,19 @@ What a session holds is a pure function of its tokens, so reuse changes the time
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from selfee.errors import UsageError
+
+_WORTH_KEEPING = 16
+"""Tokens after the shared beginning for which a session is left as it is, if there may be another one."""
 
 
 class Session(Protocol):
@@ -25,15 +31,21 @@ class Session(Protocol):
         """Keep this many tokens."""
         ...
 
-    def forward(self, tokens: Sequence[int], logits_for: Literal["last", "all"] = "last") -> npt.NDArray[np.float32]:
-        """Evaluate tokens after those held; raw logits [1 or len(tokens), vocabulary]."""
+    def forward(
+        self, tokens: Sequence[int], logits_for: Literal["last", "all"] | int = "last"
+    ) -> npt.NDArray[np.float32]:
+        """Evaluate tokens after those held; raw logits [1, len(tokens) or the number given, vocabulary]."""
+        ...
+
+    def copy_from(self, other: Self, length: int) -> None:
+        """Hold the first ``length`` tokens of another. Raises UsageError while that one is computing."""
         ...
 
 
 S = TypeVar("S", bound=Session)
 
 
-@dataclass
+@dataclass(eq=False)
 class HeldSession(Generic[S]):
     """A session and the tokens it holds (the first ``session.length`` of ``tokens``)."""
 
@@ -42,57 +54,127 @@ class HeldSession(Generic[S]):
 
     def align(self, tokens: Sequence[int], keep_at_most: int) -> int:
         """Drop everything after the longest beginning shared with ``tokens``; returns how many tokens are kept."""
-        held = self.tokens[: self.session.length]
-        shared = min(count_shared(held, tokens), keep_at_most)
+        shared = min(self.shared(tokens), keep_at_most)
         self.session.truncate(shared)
         self.tokens = list(tokens)
         return shared
 
+    def shared(self, tokens: Sequence[int]) -> int:
+        """How many tokens at the beginning are the same."""
+        return count_shared(self.tokens[: self.session.length], tokens)
 
-class SessionKeeper(Generic[S]):
-    """Keeps one session between requests. Requests of other threads wait until the one in work has ended.
 
-    A request made by the thread that is itself in the middle of another (two open streams, alternating) gets a session
-    of its own for its time, because waiting would never end.
+class SessionPool(Generic[S]):
+    """Lends a session to each of up to ``parallel`` requests; further ones wait, the first come first.
+
+    Between requests up to ``2 * parallel`` sessions are kept (two conversations for each chain: the author's and the
+    critic's), together no more than ``most_tokens``; the least recently used go first. ``quiet`` makes a context in
+    which no session computes, so that one in use may be copied. A request made by a thread that is itself in the middle
+    of another (two open streams, alternating) gets a session beyond the number, because waiting would never end.
     """
 
-    def __init__(self, make: Callable[[], S]) -> None:
+    def __init__(
+        self,
+        make: Callable[[], S],
+        parallel: int = 1,
+        most_tokens: int | None = None,
+        quiet: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self._make = make
-        self._lock = threading.Lock()
-        self._kept: HeldSession[S] | None = None
-        self._owner: int | None = None
+        self._parallel = parallel
+        self._most_tokens = most_tokens
+        self._quiet = quiet
+        self._changed = threading.Condition()
+        self._queue: deque[object] = deque()
+        self._idle: list[HeldSession[S]] = []  # the least recently used first
+        self._lent: dict[HeldSession[S], int] = {}  # with the thread that asked for it
+        self._latest: HeldSession[S] | None = None
 
     @contextmanager
-    def borrow(self) -> Iterator[HeldSession[S]]:
-        """The kept session for the time of a ``with`` block, which may end in another thread."""
-        if self._owner == threading.get_ident():  # only this thread can have set that
-            yield HeldSession(self._make())
-            return
-        with self._lock:
-            self._owner = threading.get_ident()
-            try:
-                if self._kept is None:
-                    self._kept = HeldSession(self._make())
-                yield self._kept
-            finally:
-                self._owner = None
+    def borrow(self, tokens: Sequence[int] = ()) -> Iterator[HeldSession[S]]:
+        """A session for the time of a ``with`` block, which may end in another thread.
+
+        It holds as much of the beginning of ``tokens`` as any session here did; ``HeldSession.align`` drops the rest.
+        """
+        held = self._take(tokens)
+        try:
+            yield held
+        finally:
+            with self._changed:
+                del self._lent[held]
+                self._keep(held)
+                self._changed.notify_all()
+
+    def adopt(self, held: HeldSession[S]) -> None:
+        """Keep a session made elsewhere, as if it had been used last."""
+        with self._changed:
+            self._keep(held)
 
     @contextmanager
     def borrow_latest(self) -> Iterator[HeldSession[S] | None]:
-        """The session used last, as it stands, for the time of a ``with`` block; None if there is none yet."""
-        if self._owner == threading.get_ident():  # in the middle of a request, between two of its steps
-            yield self._kept
-            return
-        with self._lock:
-            yield self._kept
+        """The session used last, as it stands, for the time of a ``with`` block; None if there is none yet.
 
-    def adopt(self, held: HeldSession[S]) -> None:
-        """Keep a session made elsewhere, as if it had been used last. A request in work ends on its own."""
-        if self._owner == threading.get_ident():
-            self._kept = held
+        Waits while it is lent, unless this very thread has it.
+        """
+        with self._changed:
+            while (
+                self._latest is not None
+                and self._lent.get(self._latest, threading.get_ident()) != threading.get_ident()
+            ):
+                self._changed.wait()
+            yield self._latest
+
+    def _take(self, tokens: Sequence[int]) -> HeldSession[S]:
+        me, ticket = threading.get_ident(), object()
+        with self._changed:
+            self._queue.append(ticket)
+            try:
+                while me not in self._lent.values() and (
+                    self._queue[0] is not ticket or len(self._lent) >= self._parallel
+                ):
+                    self._changed.wait()
+                held = self._choose(tokens)
+                self._lent[held] = me
+                self._latest = held
+                return held
+            finally:
+                self._queue.remove(ticket)
+                self._changed.notify_all()
+
+    def _choose(self, tokens: Sequence[int]) -> HeldSession[S]:
+        best = max(self._idle, key=lambda held: held.shared(tokens), default=None)
+        shared = 0 if best is None else best.shared(tokens)
+        if best is not None and best.session.length - shared < _WORTH_KEEPING:
+            self._idle.remove(best)
+            return best
+        if best is None or len(self._idle) + len(self._lent) < 2 * self._parallel:
+            target = HeldSession(self._make())
+        else:
+            target = self._idle.pop(0)
+        self._copy(target, best, tokens)
+        return target
+
+    def _copy(self, target: HeldSession[S], best: HeldSession[S] | None, tokens: Sequence[int]) -> None:
+        """Give a session the longest beginning of ``tokens`` that any has."""
+        others = [held for held in (*self._lent, best) if held is not None and held is not target]
+        source = max(others, key=lambda held: held.shared(tokens), default=None)
+        if source is None or source.shared(tokens) <= target.shared(tokens):
             return
-        with self._lock:
-            self._kept = held
+        with self._quiet(), suppress(UsageError):  # a session that is being read or scored is not copied
+            shared = source.shared(tokens)
+            target.session.copy_from(source.session, shared)
+            target.tokens = list(tokens[:shared])
+
+    def _keep(self, held: HeldSession[S]) -> None:
+        self._idle = [*(other for other in self._idle if other is not held), held]
+        self._latest = held
+        while len(self._idle) > 1 and self._is_too_much():
+            self._idle.pop(0)
+
+    def _is_too_much(self) -> bool:
+        held = (*self._idle, *self._lent)
+        tokens = sum(each.session.length for each in held)
+        return len(held) > 2 * self._parallel or (self._most_tokens is not None and tokens > self._most_tokens)
 
 
 def count_shared(first: Sequence[int], second: Sequence[int]) -> int:

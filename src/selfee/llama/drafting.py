@@ -1,43 +1,80 @@
-"""Guessing the next tokens by copying: a revision repeats much of the answer that it revises.
+"""Guessing the next tokens: a revision repeats much of the answer that it revises, and a critic repeats itself.
 
-Prompt look-up (Saxena 2023): find the last tokens of the text earlier in the text and propose what followed them there.
-On released SelFee chains this gives about five tokens for each evaluation inside revisions (docs: spec, engine).
+A drafter follows a text and proposes what comes next, with the chance that each guess is right, so that only as much is
+verified as pays (``selfee.llama.pace``). Three sources guess: the text so far, the memory of texts written before, and
+a pointer that walks the text being revised and finds its place again after each divergence. Guesses may change speed,
+never output. How the sources were chosen, and figures: ``docs/explanation/drafting.md``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from selfee.weights.quantize import native
+
+_LEAST_CHANCE = 0.02  # less is never worth a place, on any machine
+_MEMORY_ENTRIES = 1 << 20  # 16 MiB: what followed the ends of about 130,000 tokens
 
 
-class LookupDrafter:
-    """Proposes what followed the longest earlier occurrence of the text's end, the most recent one of equals.
+class Draft(NamedTuple):
+    """Guesses, and for each the chance that it and all before it are right (never rising)."""
 
-    Matches of ``longest`` to ``shortest`` tokens count; at most ``most`` tokens are proposed. Texts that continue the
-    text of the call before are indexed by their new tokens only.
+    tokens: Sequence[int]
+    chances: Sequence[float]
+
+
+NO_DRAFT = Draft((), ())
+
+
+class Drafter(Protocol):
+    """Follows a text and guesses what comes next."""
+
+    def begin(self, tokens: Sequence[int]) -> None:
+        """A text that is to be continued; replaces the one before."""
+        ...
+
+    def wrote(self, tokens: Sequence[int]) -> None:
+        """The model continued the text with these."""
+        ...
+
+    def propose(self, limit: int) -> Draft:
+        """At most ``limit`` guesses of what comes next."""
+        ...
+
+
+class DraftMemory:
+    """What the model wrote in earlier texts, and how often which kind of guess was right. Threads may share it.
+
+    It holds nothing of prompts. ``entries`` of 16 bytes bound it; an eighth as many tokens are remembered.
     """
 
-    def __init__(self, longest: int = 6, shortest: int = 2, most: int = 32) -> None:
-        self._sizes = range(longest, shortest - 1, -1)
-        self._most = most
-        self._seen: list[int] = []
-        self._ends: dict[tuple[int, ...], int] = {}  # n-gram -> where the text went on after its latest occurrence
+    def __init__(self, entries: int = _MEMORY_ENTRIES) -> None:
+        self._native = native().DraftMemory(entries)
 
-    def propose(self, tokens: Sequence[int], limit: int) -> Sequence[int]:
-        """See ``selfee.llama.generate.Drafter``."""
-        self._index(tokens)
-        for size in self._sizes:
-            start = self._ends.get(tuple(tokens[-size:])) if size < len(tokens) else None
-            if start is not None:
-                return tokens[start : start + min(limit, self._most)]
-        return []
 
-    def _index(self, tokens: Sequence[int]) -> None:
-        """Enter every n-gram that something follows."""
-        known = len(self._seen)
-        if known > len(tokens) or list(tokens[:known]) != self._seen:
-            self._seen, self._ends, known = [], {}, 0
-        for end in range(max(1, known), len(tokens)):
-            for size in self._sizes:
-                if size <= end:
-                    self._ends[tuple(tokens[end - size : end])] = end
-        self._seen = list(tokens)
+class CopyDrafter:
+    """Implements Drafter with the three sources. Without ``memory`` it learns from its own text alone."""
+
+    def __init__(self, memory: DraftMemory | None = None) -> None:
+        self._memory = memory or DraftMemory()
+        self._native = native().Drafter(self._memory._native)
+
+    def begin(self, tokens: Sequence[int]) -> None:
+        """See ``Drafter.begin``."""
+        self._native = native().Drafter(self._memory._native)
+        self._native.read(np.asarray(tokens, dtype=np.int32))
+
+    def revise(self, original: Sequence[int]) -> None:
+        """From here on the text probably repeats ``original`` from its start; empty: nothing in particular."""
+        self._native.revise(np.asarray(original, dtype=np.int32))
+
+    def wrote(self, tokens: Sequence[int]) -> None:
+        """See ``Drafter.wrote``."""
+        self._native.write(np.asarray(tokens, dtype=np.int32))
+
+    def propose(self, limit: int) -> Draft:
+        """See ``Drafter.propose``."""
+        return Draft(*self._native.propose(limit, _LEAST_CHANCE))

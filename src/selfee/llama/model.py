@@ -31,13 +31,13 @@ _MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", 
 _BATCH = 256  # tokens that go through the layers together (native/forward.h)
 
 
-def memory_needed(checkpoint: Checkpoint, config: LlamaConfig, context_length: int) -> int:
-    """Bytes for the weights, one session of ``context_length`` tokens and the scratch memory of a forward pass.
+def memory_needed(checkpoint: Checkpoint, config: LlamaConfig, context_length: int, sessions: int = 1) -> int:
+    """Bytes for the weights, sessions of ``context_length`` tokens and the scratch memory of a forward pass.
 
     Mapped weights are shared with the system's file cache, which may drop them again; a packed copy takes their place.
     """
     weights = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-    return weights + cache_bytes(config, context_length) + _scratch_bytes(config)
+    return weights + sessions * cache_bytes(config, context_length) + _scratch_bytes(config)
 
 
 def cache_bytes(config: LlamaConfig, context_length: int) -> int:

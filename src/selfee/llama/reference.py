@@ -45,7 +45,7 @@ class ReferenceSession:
         self._keys = [keys[:length] for keys in self._keys]
         self._values = [values[:length] for values in self._values]
 
-    def forward(self, tokens: Sequence[int], logits_for: str = "last") -> Floats:
+    def forward(self, tokens: Sequence[int], logits_for: str | int = "last") -> Floats:
         weights, config = self._weights, self.config
         positions = self.length + np.arange(len(tokens))
         x_TD = weights["token_embd.weight"][np.asarray(tokens)]
@@ -53,7 +53,8 @@ class ReferenceSession:
             block = f"blk.{layer}."
             x_TD = x_TD + self._attention(layer, self._norm(x_TD, weights[block + "attn_norm.weight"]), positions)
             x_TD = x_TD + self._feed_forward(block, self._norm(x_TD, weights[block + "ffn_norm.weight"]))
-        wanted = x_TD if logits_for == "all" else x_TD[-1:]
+        rows = {"all": len(tokens), "last": 1}[logits_for] if isinstance(logits_for, str) else logits_for
+        wanted = x_TD[len(tokens) - rows :]
         head = "token_embd.weight" if config.tied else "output.weight"  # [V, D]
         return self._multiply(head, self._norm(wanted, weights["output_norm.weight"]))
 
