@@ -18,6 +18,7 @@ from selfee.chain.run import run_chain
 from selfee.chain.types import (
     Chain,
     ChainEnd,
+    Check,
     Cost,
     CutReason,
     Instruction,
@@ -39,6 +40,7 @@ FULL = Chain(
             overruled="Fine.",
             answer_cost=Cost(3, 0.5, 10, 2, (7,)),
             feedback_cost=Cost(2, 0.25),
+            check=Check(False, 0.5, "1 of 2", cost=Cost(5, 0.1)),
         ),
         Step("The sum is", answer_finished=False),
     ),
@@ -99,6 +101,10 @@ def test_a_missing_field_is_named(name: str) -> None:
         (("steps", 0, "answer"), None, r"steps\[0\]: field 'answer' is a NoneType"),
         (("steps", 0, "verdict", "source"), "guess", r"steps\[0\]: verdict: source is 'guess'"),
         (("steps", 0, "answer_cost", "seeds"), ["x"], "'seeds' holds"),
+        (("steps", 0, "check"), "passed", r"steps\[0\]: check: found a str"),
+        (("steps", 0, "check", "passed"), 1, "'passed' is a int"),
+        (("steps", 0, "check", "score"), float("nan"), "check: score is nan"),
+        (("steps", 0, "check", "score"), 10**400, "check: score is inf"),
         (("settings",), [], "'settings' is a list"),
     ],
 )

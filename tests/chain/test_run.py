@@ -230,7 +230,12 @@ def test_small_models_get_short_prompts_and_unknown_prompts_are_refused() -> Non
 def test_settings_and_seed_are_recorded() -> None:
     chain = run_chain(script("turns"), "Q", RevisionPolicy(0, 2), SamplingParams(temperature=0.2, seed=5), stop=["END"])
     assert chain.seed == 5
-    assert chain.settings["policy"] == {"min_revisions": 0, "max_revisions": 2, "stop_repeats": True}
+    assert chain.settings["policy"] == {
+        "min_revisions": 0,
+        "max_revisions": 2,
+        "stop_repeats": True,
+        "always_criticise": False,
+    }
     assert chain.settings["params"]["temperature"] == 0.2
     assert chain.settings["params"]["seed"] == 5
     assert chain.settings["budgets"] == {"answer": 1024, "feedback": 256, "revision": 1024}

@@ -162,6 +162,7 @@ def add_section(steps: list[Step], end: SectionEnd) -> None:
         feedback_finished=end.finished,
         answer_cost=answer.answer_cost,
         feedback_cost=end.cost,
+        check=answer.check,
     )
 
 

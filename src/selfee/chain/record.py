@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
 from selfee.chain.format import read_prompt, render_prompt, render_target, split_prompt
 from selfee.chain.parser import read_chain
-from selfee.chain.types import Chain, ChainEnd, Cost, CutReason, Instruction, Step, Verdict, VerdictSource
+from selfee.chain.types import Chain, ChainEnd, Check, Cost, CutReason, Instruction, Step, Verdict, VerdictSource
 from selfee.chain.verdict import find_verdict
 from selfee.errors import BadFileError, UsageError
 
@@ -58,7 +59,11 @@ def from_json(row: Mapping[str, Any], where: str = "chain") -> Chain:
 
 
 def to_dataset(chain: Chain) -> dict[str, Any]:
-    """A chain in the schema of SelFee's augmented data; settings and costs have no place there."""
+    """A chain in the schema of SelFee's augmented data; settings, costs and checks have no place there.
+
+    ``iteration_truncated`` is false only where the critic itself was content: a chain that an outside check ended was
+    not accepted by it.
+    """
     return {
         "iteration_truncated": chain.end is not ChainEnd.ACCEPTED,
         "instruction": chain.instruction.text,
@@ -113,9 +118,17 @@ def _step_to_json(step: Step) -> dict[str, Any]:
     verdict: Verdict | None = step.verdict
     row["verdict"] = None if verdict is None else vars(verdict) | {"source": verdict.source.value}
     for name in ("answer_cost", "feedback_cost"):
-        cost: Cost | None = row[name]
-        row[name] = None if cost is None else vars(cost) | {"seeds": list(cost.seeds)}
+        row[name] = _cost_to_json(row[name])
+    check: Check | None = step.check
+    if check is None:
+        del row["check"]  # most chains have none
+    else:
+        row["check"] = vars(check) | {"cost": _cost_to_json(check.cost)}
     return row
+
+
+def _cost_to_json(cost: Cost | None) -> dict[str, Any] | None:
+    return None if cost is None else vars(cost) | {"seeds": list(cost.seeds)}
 
 
 def _step_from_json(row: Any, where: str) -> Step:
@@ -129,7 +142,22 @@ def _step_from_json(row: Any, where: str) -> Step:
         reader.optional("overruled", str),
         _cost_from_json(row.get("answer_cost"), f"{where}: answer_cost"),
         _cost_from_json(row.get("feedback_cost"), f"{where}: feedback_cost"),
+        _check_from_json(row["check"], f"{where}: check") if row.get("check") is not None else None,
     )
+
+
+def _check_from_json(row: Any, where: str) -> Check:
+    reader = _Reader(row, where)
+    try:
+        return Check(
+            reader.optional("passed", bool),
+            reader.optional("score", float),
+            reader.get("reason", str, ""),
+            reader.get("failed", bool, False),
+            _cost_from_json(row.get("cost"), f"{where}: cost"),
+        )
+    except UsageError as error:
+        raise BadFileError(f"{where}: {error}") from error
 
 
 def _verdict_from_json(row: Any, where: str) -> Verdict:
@@ -176,7 +204,7 @@ class _Reader:
             return default
         value = self._row[name]
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+            value = float(value) if abs(value) < 1 << 1023 else math.inf
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             found = type(value).__name__
             raise BadFileError(f"{self._where}: field '{name}' is a {found}; expected a {kind.__name__}")

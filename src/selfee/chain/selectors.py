@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
+from selfee.chain.checkers.base import Checker, run_check
 from selfee.chain.types import Chain
 from selfee.chain.verdict import find_score
 from selfee.errors import UsageError
@@ -40,6 +43,41 @@ def least_doubted(chain: Chain) -> int | None:
     return min(doubts, key=lambda number: (doubts[number], -number), default=None)
 
 
+def best_checked(chain: Chain) -> int | None:
+    """The finished answer that passed its check, with the highest score; of equals the latest.
+
+    Where none passed, the one with the highest score: seven of ten tests are more than two. None where no check says
+    anything, because there was no checker or it failed itself.
+    """
+    ranks = {
+        number: (check.passed is True, -math.inf if check.score is None else check.score)
+        for number, step in enumerate(chain.steps)
+        if step.is_deliverable and (check := step.check) is not None and (check.passed or check.score is not None)
+    }
+    return max(ranks, key=lambda number: (ranks[number], number), default=None)
+
+
+def best_by(checker: Checker) -> Selector:
+    """The selector ``best_checked`` for chains whose answers this checker has still to see."""
+
+    def best(chain: Chain) -> int | None:
+        return best_checked(check_chain(chain, checker))
+
+    best.__name__ = f"best by {checker.name}"
+    return best
+
+
+def check_chain(chain: Chain, checker: Checker) -> Chain:
+    """The chain with a check of every answer that can be delivered and has none yet."""
+    steps = [
+        replace(step, check=run_check(checker, chain.instruction, step.answer))
+        if step.is_deliverable and step.check is None
+        else step
+        for step in chain.steps
+    ]
+    return replace(chain, steps=tuple(steps))
+
+
 def select(chain: Chain, selector: Selector) -> int | None:
     """Ask a selector and check its choice. Raises UsageError if it names no finished answer."""
     number = selector(chain)
@@ -50,4 +88,9 @@ def select(chain: Chain, selector: Selector) -> int | None:
     return number
 
 
-SELECTORS: dict[str, Selector] = {"last": last_finished, "score": highest_score, "doubt": least_doubted}
+SELECTORS: dict[str, Selector] = {
+    "last": last_finished,
+    "score": highest_score,
+    "doubt": least_doubted,
+    "check": best_checked,
+}

@@ -16,7 +16,7 @@ from selfee.chain.draft import Draft, Ending
 from selfee.chain.format import header, render_prompt, render_steps
 from selfee.chain.judging import Judge, sentence_of
 from selfee.chain.prompts import PromptSet, Turn, fields_of
-from selfee.chain.rounds import Events, end_answer, end_feedback, run_rounds, write_text
+from selfee.chain.rounds import BUDGET_CUTS, Events, end_answer, end_feedback, read_words, run_rounds, write_text
 from selfee.chain.types import CutReason, Event, Section, Step, Verdict, VerdictSource
 from selfee.chain.verdict import find_verdict, joint, overrule
 from selfee.engines.base import ChatEngine, ChatRequest, Chunk, Message, SamplingParams
@@ -77,7 +77,7 @@ class _Turns:
         self._words.append(words)
         self._critic = [*self._used, Message("assistant", words)]
         verdict = find_verdict(words)
-        if verdict is None and cut in (None, CutReason.LENGTH):
+        if verdict is None and cut in (None, *BUDGET_CUTS):
             verdict = self._judge.choose(self._plain_text(answer), words) or self._ask()
             if verdict.source is not VerdictSource.SILENCE:
                 yield self.draft.write(joint(words) + sentence_of(verdict))
@@ -152,10 +152,11 @@ class _Turns:
 
     def _ask(self) -> Verdict:
         """Ask the critic once more, for the verdict alone."""
+        if self.draft.purse.is_empty:
+            return Verdict(needed=False, source=VerdictSource.SILENCE)
         messages = [*self._critic, Message("user", self.prompts.ask_verdict)]
         asked = self._ask_chat(messages, (), _VERDICT_TOKENS)
-        self.draft.note(asked)
-        found = find_verdict("".join(chunk.text for chunk in asked))
+        found = find_verdict(read_words(self.draft, self.asker, asked))
         if found is None:
             return Verdict(needed=False, source=VerdictSource.SILENCE)
         return replace(found, source=VerdictSource.ASKED)
