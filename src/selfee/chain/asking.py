@@ -19,11 +19,14 @@ Opener = Callable[[SamplingParams, int], Iterator[Chunk]]
 """Sends a request with these parameters and this token limit."""
 
 
-def derive_seed(seed: int, index: int) -> int:
-    """The seed of a chain's request number ``index``: the chain's own for the first, then 32 bits of a hash."""
+def derive_seed(seed: int, index: int, kind: str = "") -> int:
+    """The seed of a chain's request number ``index``: the chain's own for the first, then 32 bits of a hash.
+
+    ``kind`` keeps the seeds of other things apart from those of requests.
+    """
     if index == 0:
         return seed
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=4).digest(), "big")
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{kind}{index}".encode(), digest_size=4).digest(), "big")
 
 
 class Asked:

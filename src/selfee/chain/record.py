@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 
 from selfee.chain.format import read_prompt, render_prompt, render_target, split_prompt
 from selfee.chain.parser import read_chain
+from selfee.chain.samples import Samples, SamplesEnd
 from selfee.chain.types import Chain, ChainEnd, Check, Cost, CutReason, Instruction, Step, Verdict, VerdictSource
 from selfee.chain.verdict import find_verdict
+from selfee.chain.votes import Vote
 from selfee.errors import BadFileError, UsageError
 
 E = TypeVar("E", bound=enum.Enum)
@@ -56,6 +58,55 @@ def from_json(row: Mapping[str, Any], where: str = "chain") -> Chain:
     if chain.selected is not None and not 0 <= chain.selected < len(chain.steps):
         raise BadFileError(f"{where}: selected is {chain.selected}; expected one of {len(chain.steps)} steps")
     return chain
+
+
+def samples_to_json(samples: Samples) -> dict[str, Any]:
+    """Attempts as plain JSON values; ``final``, ``delivered`` and ``tokens`` are for readers and not read back."""
+    return {
+        "instruction": samples.instruction.text,
+        "input": samples.instruction.input,
+        "final": samples.final,
+        "end": samples.end.value,
+        "status": samples.status,
+        "chosen": samples.chosen,
+        "delivered": samples.delivered,
+        "votes": [{"answer": vote.answer, "attempts": list(vote.attempts)} for vote in samples.votes],
+        "tokens": samples.cost.tokens,
+        "seed": samples.seed,
+        "settings": dict(samples.settings),
+        "attempts": [to_json(attempt) for attempt in samples.attempts],
+    }
+
+
+def samples_from_json(row: Mapping[str, Any], where: str = "samples") -> Samples:
+    """The attempts in a line of our own format. Raises BadFileError naming ``where`` and the field."""
+    reader = _Reader(row, where)
+    attempts = [from_json(chain, f"{where}: attempts[{n}]") for n, chain in enumerate(reader.get("attempts", list))]
+    count = len(attempts)
+    chosen = reader.optional("chosen", int)
+    if chosen is not None and not 0 <= chosen < count:
+        raise BadFileError(f"{where}: chosen is {chosen}; expected one of {count} attempts")
+    votes = [
+        _vote_from_json(vote, count, f"{where}: votes[{n}]") for n, vote in enumerate(reader.get("votes", list, []))
+    ]
+    return Samples(
+        Instruction(reader.get("instruction", str), reader.get("input", str, "")),
+        tuple(attempts),
+        reader.enum("end", SamplesEnd),
+        reader.get("status", str, ""),
+        chosen,
+        tuple(votes),
+        reader.optional("seed", int),
+        reader.get("settings", dict, {}),
+    )
+
+
+def _vote_from_json(row: Any, count: int, where: str) -> Vote:
+    reader = _Reader(row, where)
+    voters = reader.get("attempts", list)
+    if not all(isinstance(voter, int) and not isinstance(voter, bool) and 0 <= voter < count for voter in voters):
+        raise BadFileError(f"{where}: field 'attempts' is {voters!r}; expected numbers of {count} attempts")
+    return Vote(reader.get("answer", str), tuple(voters))
 
 
 def to_dataset(chain: Chain) -> dict[str, Any]:
