@@ -265,6 +265,7 @@ def test_events_tell_their_attempt_and_each_ends_with_its_chain() -> None:
     [
         ({"count": 0}, "count is 0"),
         ({}, "would never end"),
+        ({"count": 2, "params": SamplingParams(temperature=0)}, "temperature is 0"),
         ({"count": 2, "keep": "best"}, "keep is 'best'"),
         ({"count": 2, "keep": "check"}, "no checker"),
         ({"count": 2, "until_passed": True}, "no checker"),

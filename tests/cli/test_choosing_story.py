@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from tests.cli.story import CONTENT, CRITICAL, FIRST, ONE_REVISION, QUESTION, SECOND, Shell, reply, write_script
 
 from selfee.chain.record import from_json, samples_from_json
+from selfee.engines.scripted import ScriptedEngine
 
 NUMBERS = [reply(f"It is {number}.") for number in (4, 5, 5)]
 
@@ -109,7 +110,7 @@ def test_seconds_are_a_budget_too(shell: Shell) -> None:
 def test_a_chain_ends_with_the_first_answer_in_which_the_pattern_is_found(shell: Shell) -> None:
     done = shell.run("ask", QUESTION, "--check-regex", "reflects", "--until-passed")
     assert done.stdout == FIRST + "\n"
-    assert "● passed – found 'reflects'" in done.stderr
+    assert "● passed\n             found 'reflects'\n" in done.stderr
     assert "the first answer passed the check (regex reflects)" in " ".join(done.stderr.split())
     assert "feedback" not in done.stderr
 
@@ -117,7 +118,7 @@ def test_a_chain_ends_with_the_first_answer_in_which_the_pattern_is_found(shell:
 def test_the_best_checked_answer_is_delivered_also_if_it_is_not_the_last(shell: Shell) -> None:
     done = shell.run("ask", QUESTION, "--check-regex", "reflects")
     assert done.stdout == FIRST + "\n"
-    assert "● not passed – the pattern was not found" in done.stderr
+    assert "● not passed\n             the pattern was not found\n" in done.stderr
     assert shell.run("ask", QUESTION, "--check-regex", "reflects", "--keep", "last").stdout == SECOND + "\n"
 
 
@@ -183,6 +184,7 @@ def test_a_model_judges_itself_or_another_one(tmp_path: Path, judge: str, kind: 
         (["--check-timeout", "5"], "--check-timeout: there is no pattern or program"),
         (["--check-regex", "a", "--check-timeout", "0"], "timeout is 0"),
         (["--check-judge", "no-such-model"], "no name of a model"),
+        (["--best-of", "2", "--temperature", "0"], "temperature is 0"),
         (["--total-tokens", "0"], "allowance: 0 tokens"),
         (["--total-seconds", "nan"], "allowance: nan seconds"),
     ],
@@ -216,20 +218,25 @@ def test_an_engine_that_fails_delivers_the_best_attempt_and_is_exit_code_1(tmp_p
     assert (done.stdout, "no attempt was finished with an answer" in done.stderr) == ("", True)
 
 
-@pytest.mark.parametrize("form", [[], ["--json"], ["--jsonl"]])
-def test_attempts_stopped_by_a_signal_deliver_what_is_finished(tmp_path: Path, form: list[str]) -> None:
-    script = write_script(tmp_path / "s.jsonl", [reply("It is 5."), reply("It is not so sure. " * 50, delay=0.2)])
+@pytest.mark.parametrize("form", [(), ("--jsonl",)])
+def test_attempts_stopped_by_a_signal_deliver_what_is_finished(tmp_path: Path, form: tuple[str, ...]) -> None:
+    script = write_script(tmp_path / "s.jsonl", [reply("It is 5."), reply("word " * 400, delay=0.05)])
     child = Shell(tmp_path).start("ask", "-m", script, QUESTION, "--best-of", "3", "--keep", "vote", *form)
-    time.sleep(3)
+    assert child.stdout is not None
+    assert child.stderr is not None
+    watched, sign = (child.stdout, b'"attempt": 1, "event": "text_delta"') if form else (child.stderr, b"attempt 2")
+    seen = b""
+    while sign not in seen:
+        seen += os.read(watched.fileno(), 4096)
     child.send_signal(signal.SIGINT)
-    out, err = (stream.decode() for stream in child.communicate(timeout=30))
+    out, err = (stream.decode() for stream in child.communicate(timeout=20))
     assert child.returncode == 130, err
+    assert "Traceback" not in err
     if not form:
         assert out == "It is 5.\n"
         assert "attempt 1 is delivered" in " ".join(err.split())
         return
-    row = json.loads(out.splitlines()[-1])
-    samples = samples_from_json(row.get("samples", row))
+    samples = samples_from_json(json.loads(out.splitlines()[-1])["samples"])
     assert (samples.final, samples.end.value, len(samples.attempts)) == ("It is 5.", "cut_off", 2)
 
 
@@ -238,3 +245,13 @@ def test_the_one_revision_of_the_story_is_still_told_the_same_way(shell: Shell) 
     row = json.loads(shell.run("ask", QUESTION, "--json").stdout)
     assert "check" not in row["steps"][0]
     assert set(row["settings"]) == {"policy", "params", "budgets", "selector", "prompts"}
+
+
+@pytest.mark.parametrize(("flags", "temperature"), [((), 0.7), (("--temperature", "0.5"), 0.5)])
+def test_a_built_in_model_that_does_best_without_chance_is_sampled_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], temperature: float
+) -> None:
+    engine = ScriptedEngine([FIRST, SECOND])
+    monkeypatch.setattr("selfee.cli.ask.open_model", lambda *_: engine)
+    Shell(tmp_path).run("ask", QUESTION, "--best-of", "2", "--keep", "vote", *flags)
+    assert {request.params.temperature for request in engine.requests} == {temperature}

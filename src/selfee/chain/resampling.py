@@ -104,6 +104,8 @@ def stream_samples(
         instruction = Instruction(instruction)
     keep = keep or ("doubt" if checker is None else "check")
     plan = _Plan(count, allowance, keep, extractor, checker, until_passed)
+    if params.temperature == 0 and count != 1:
+        raise UsageError("samples: temperature is 0, so that every attempt would be the same; expected more than 0")
     seed = random.getrandbits(32) if params.seed is None else params.seed
     policy = RevisionPolicy(0, 0, always_criticise=keep in ("score", "doubt"))
 

@@ -213,7 +213,7 @@ def ask(
     form = "json" if as_json else "jsonl" if as_jsonl else "raw" if show is Show.RAW else "final"
     wish = Wish(form, shows_chain=form == "final" and show is Show.CHAIN and not quiet, is_quiet=quiet)
     if model in BUILTIN_MODELS:
-        mode, prompts, params = _suited(BUILTIN_MODELS[model], mode, prompts, params, call)
+        mode, prompts, params = _suited(BUILTIN_MODELS[model], mode, prompts, params, call, chooser.samples)
     with ExitStack() as engines:
         screen = None if quiet else stderr
 
@@ -263,10 +263,18 @@ def _revisions(call: typer.Context, samples: bool) -> list[int | None]:
 
 
 def _suited(
-    model: BuiltinModel, mode: ModeName, prompts: str | None, params: SamplingParams, call: typer.Context
+    model: BuiltinModel,
+    mode: ModeName,
+    prompts: str | None,
+    params: SamplingParams,
+    call: typer.Context,
+    samples: bool,
 ) -> tuple[ModeName, str | None, SamplingParams]:
-    """Mode, words and temperature that suit a built-in model, where the user did not choose."""
-    if call.params["temperature"] is None:
+    """Mode, words and temperature that suit a built-in model, where the user did not choose.
+
+    Several attempts must differ, so a model that does best at temperature 0 is sampled at the usual one.
+    """
+    if call.params["temperature"] is None and not (samples and model.temperature == 0):
         params = replace(params, temperature=model.temperature)
     if mode is not ModeName.AUTO:
         return mode, prompts, params

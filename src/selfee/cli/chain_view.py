@@ -115,8 +115,10 @@ class ChainView:
                 "● passed" if check.passed else "● not passed", "green" if check.passed else "yellow"
             )
         score = "" if check.score is None else f" with a score of {check.score:g}"
-        reason = f" – {for_terminal(check.reason)}" if check.reason else ""
-        self._line(chip + self._dim(score + reason))
+        self._line(chip + self._dim(score))
+        wrapping = WrappingText(self._screen.width, _LABEL)
+        if reason := wrapping.feed(for_terminal(check.reason)) + wrapping.finish():
+            self._screen.write(self._dim(reason) + "\n")
         self._screen.write("\n")
 
     def _show_forced(self, event: Overruled) -> None:

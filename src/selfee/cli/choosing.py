@@ -38,8 +38,8 @@ class Choosing:
     """How the answer that is delivered is found."""
 
     best_of: int | None = None  # Answer so many times instead of revising; 0 = as often as --total-tokens allow
-    keep: KeepName | None = None  # What decides; vote = what most attempts agree on
-    vote_on: str | None = None  # What attempts must agree on: number, boxed, text, short or /PATTERN/
+    keep: KeepName | None = None  # What decides between answers: the critic's score or doubt, the check, a vote
+    vote_on: str | None = None  # What attempts agree on: number, boxed, text, /PATTERN/, or short (whichever there is)
     check_regex: str | None = None  # An answer passes if this pattern is found in it
     check_command: str | None = None  # An answer passes if this program, reading it, ends with exit code 0
     check_judge: str | None = None  # An answer passes if this model gives it 9 of 10; self = the one that answers
