@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from selfee.chain.checkers import CommandChecker, FunctionChecker, RegexChecker,
 from selfee.chain.policy import RevisionPolicy
 from selfee.chain.record import from_dataset, from_json, to_answer, to_dataset, to_json
 from selfee.chain.run import Mode, run_chain, stream_chain
-from selfee.chain.selectors import best_by, best_checked, check_chain, last_finished
+from selfee.chain.selectors import best_by, best_checked, check_chain, last_finished, most_agreed
 from selfee.chain.types import (
     Chain,
     ChainEnd,
@@ -28,6 +29,7 @@ from selfee.chain.types import (
     SectionStart,
     Step,
 )
+from selfee.chain.votes import last_number
 from selfee.engines.scripted import ScriptedEngine
 from selfee.errors import UsageError
 
@@ -144,6 +146,7 @@ def test_gold_answers_are_marked_as_what_they_are() -> None:
     gold = FunctionChecker(lambda instruction, answer: answer == "A one.", name="gold", signal=Signal.GOLD)
     chain = run_chain(script("turns"), "Q", checker=gold, until_passed=True)
     assert chain.settings["checker"]["signal"] == "gold"
+    assert chain.status == "revision 1 passed the check (gold, which knows the right answer)"
 
 
 def test_until_passed_without_a_checker_is_refused() -> None:
@@ -193,6 +196,15 @@ def test_a_recorded_chain_can_be_checked_later() -> None:
     assert check_chain(checked, says(lambda answer: 1 / 0)) == checked, "what is known is not asked again"
 
 
+def test_the_answer_most_agree_on_is_the_latest_of_the_largest_group() -> None:
+    texts = ["5", "6", "It is 5", "7", ""]
+    chain = Chain(Instruction("Q"), tuple(Step(text) for text in texts), ChainEnd.ACCEPTED)
+    assert most_agreed()(chain) == 2
+    alone = Chain(Instruction("Q"), (Step("5"), Step("6"), Step("5", answer_finished=False)), ChainEnd.ACCEPTED)
+    assert most_agreed(last_number)(alone) == 1, "of equals the latest"
+    assert most_agreed(lambda text: 1 / 0)(chain) is None  # type: ignore[arg-type,return-value]
+
+
 @pytest.mark.parametrize("end", [ChainEnd.PASSED, ChainEnd.SPENT])
 def test_historical_schemas_take_the_new_ends(end: ChainEnd) -> None:
     chain = Chain(Instruction("Q"), (Step("A", check=Check(True, 1.0)),), end, "said")
@@ -201,3 +213,6 @@ def test_historical_schemas_take_the_new_ends(end: ChainEnd) -> None:
     assert list(row) == ["iteration_truncated", "instruction", "input", "iteration", "outputs"]
     assert from_dataset(row).final == "A"
     assert to_answer(chain, 1, "id", "model")["metadata"]["end"] == end.value
+    assert "checker" not in to_answer(chain, 1, "id", "model")["metadata"]
+    marked = replace(chain, settings={"checker": {"name": "gold", "signal": "gold"}})
+    assert to_answer(marked, 1, "id", "model")["metadata"]["checker"]["signal"] == "gold"

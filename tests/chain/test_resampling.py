@@ -264,6 +264,8 @@ def test_events_tell_their_attempt_and_each_ends_with_its_chain() -> None:
     ("wrong", "message"),
     [
         ({"count": 0}, "count is 0"),
+        ({"count": 2, "mode": "magic"}, "mode: 'magic'"),
+        ({"count": 2, "stop": [""]}, "stop"),
         ({}, "would never end"),
         ({"count": 2, "params": SamplingParams(temperature=0)}, "temperature is 0"),
         ({"count": 2, "keep": "best"}, "keep is 'best'"),

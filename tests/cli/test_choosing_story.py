@@ -122,6 +122,16 @@ def test_the_best_checked_answer_is_delivered_also_if_it_is_not_the_last(shell: 
     assert shell.run("ask", QUESTION, "--check-regex", "reflects", "--keep", "last").stdout == SECOND + "\n"
 
 
+def test_the_answer_that_most_of_a_chain_agree_on_is_delivered(tmp_path: Path) -> None:
+    verdict = reply(CRITICAL)
+    replies = [reply("It is 5."), verdict, reply("So it is 5."), verdict, reply("It is 7."), reply(CONTENT)]
+    script = write_script(tmp_path / "s.jsonl", replies)
+    words = ("ask", "-m", script, QUESTION, "--keep", "vote", "--vote-on", "number", "--json")
+    row = json.loads(Shell(tmp_path).run(*words).stdout)
+    assert (row["selected"], row["final"]) == (1, "So it is 5.")
+    assert row["settings"]["selector"] == "most agreed by last_number"
+
+
 def test_a_program_scores_what_it_reads_and_sees_no_key(shell: Shell) -> None:
     shell.variables |= {"SELFEE_API_KEY": "secret", "OTHER": "kept"}
     text = (
@@ -168,7 +178,6 @@ def test_a_model_judges_itself_or_another_one(tmp_path: Path, judge: str, kind: 
         (["--best-of", "-1"], "--best-of: -1 is negative"),
         (["--best-of", "0"], "--best-of 0: would never end"),
         (["--best-of", "2", "--keep", "last"], "--keep last: attempts know no order"),
-        (["--keep", "vote"], "--keep vote: is for several attempts"),
         (["--keep", "first"], "--keep first: is for several attempts"),
         (["--keep", "check"], "--keep check: there is no check"),
         (["--keep", "best"], "--keep"),

@@ -11,7 +11,7 @@ from selfee.chain.policy import Action, RevisionPolicy
 from selfee.chain.resampling import SamplesStream, run_samples, stream_samples
 from selfee.chain.run import ChainStream, run_chain, stream_chain
 from selfee.chain.samples import Sampled, Samples, SamplesEnd, SamplesFinished
-from selfee.chain.selectors import best_by, best_checked, highest_score, last_finished, least_doubted
+from selfee.chain.selectors import best_by, best_checked, highest_score, last_finished, least_doubted, most_agreed
 from selfee.chain.types import (
     Chain,
     ChainEnd,
@@ -68,6 +68,7 @@ __all__ = [
     "last_finished",
     "least_doubted",
     "match_cost",
+    "most_agreed",
     "run_chain",
     "run_samples",
     "stream_chain",

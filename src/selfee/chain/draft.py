@@ -8,7 +8,7 @@ from typing import Any
 
 from selfee.chain.allowance import Allowance, Purse
 from selfee.chain.asking import Asked, Stopwatch
-from selfee.chain.checkers.base import Checker, run_check
+from selfee.chain.checkers.base import Checker, Signal, run_check
 from selfee.chain.parser import add_section
 from selfee.chain.policy import RevisionPolicy
 from selfee.chain.types import (
@@ -163,7 +163,8 @@ class Draft:
         if not (self._until_passed and check.passed):
             return None
         which = f"revision {number}" if number else "the first answer"
-        return Ending(ChainEnd.PASSED, f"{which} passed the check ({self._checker.name})")
+        known = ", which knows the right answer" if self._checker.signal is Signal.GOLD else ""
+        return Ending(ChainEnd.PASSED, f"{which} passed the check ({self._checker.name}{known})")
 
     def repeats(self) -> Ending | None:
         """Whether the last revision says the same as an earlier answer, and the policy ends the chain for it."""

@@ -143,14 +143,18 @@ def from_dataset(row: Mapping[str, Any], where: str = "record") -> Chain:
 
 
 def to_answer(chain: Chain, question_id: int | str, answer_id: str, model_id: str) -> dict[str, Any]:
-    """A chain in the schema of SelFee's answer files. Raises UsageError if it cannot be written as one text."""
+    """A chain in the schema of SelFee's answer files. Raises UsageError if it cannot be written as one text.
+
+    ``metadata`` names the checker if there was one: an answer that it chose is not the model's own choice.
+    """
+    checker = {"checker": chain.settings["checker"]} if chain.settings.get("checker") else {}
     return {
         "question_id": question_id,
         "text": chain.final,
         "whole_generation": render_prompt(chain.instruction) + render_target(chain),
         "answer_id": answer_id,
         "model_id": model_id,
-        "metadata": {"end": chain.end.value, "status": chain.status, "seed": chain.seed},
+        "metadata": {"end": chain.end.value, "status": chain.status, "seed": chain.seed} | checker,
     }
 
 

@@ -124,6 +124,7 @@ def stream_samples(
             until_passed=until_passed,
         )
 
+    attempt(0).close()  # arguments that do not fit the engine are refused now and not with the first event
     return SamplesStream(_Sampler(instruction, plan, seed, attempt))
 
 

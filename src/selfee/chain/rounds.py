@@ -156,7 +156,7 @@ def write_text(
                 break
             if asked.ending is None and is_spent(draft, asker, pieces):
                 return CutReason.SPENT
-            if pieces > PATIENCE * (asked.limit + 1):
+            if max(pieces, draft.tokens) > PATIENCE * (asked.limit + 1):
                 return CutReason.SPENT if asked.rationed else CutReason.LENGTH
         if parser is not None and not over:
             rest = "".join(event.text for event in parser.finish() if isinstance(event, TextDelta))

@@ -10,7 +10,7 @@ from typing import Any
 
 from selfee.chain.types import Chain, Cost, Event, Instruction, VerdictSource, total_cost
 from selfee.chain.verdict import find_score
-from selfee.chain.votes import Extractor, Vote, count_votes
+from selfee.chain.votes import Extractor, Vote, count_votes, try_extract
 
 
 class SamplesEnd(enum.Enum):
@@ -136,10 +136,7 @@ def choose_by_vote(extractor: Extractor) -> Chooser:
     def choose(attempts: Sequence[Chain]) -> Choice:
         answers: list[str | None] = [None] * len(attempts)
         for number, attempt in _able(attempts):
-            try:
-                answers[number] = extractor(attempt.final)
-            except Exception:  # somebody else's code, or a pattern that took too long
-                answers[number] = None
+            answers[number] = try_extract(extractor, attempt.final)
         votes = count_votes(answers)
         if not votes:
             return Choice(None, "no attempt came to an answer that can be counted")

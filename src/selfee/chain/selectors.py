@@ -9,6 +9,7 @@ from dataclasses import replace
 from selfee.chain.checkers.base import Checker, run_check
 from selfee.chain.types import Chain
 from selfee.chain.verdict import find_score
+from selfee.chain.votes import Extractor, count_votes, short_answer, try_extract
 from selfee.errors import UsageError
 
 Selector = Callable[[Chain], int | None]
@@ -41,6 +42,22 @@ def least_doubted(chain: Chain) -> int | None:
         if step.is_deliverable and step.verdict is not None and step.verdict.probability is not None
     }
     return min(doubts, key=lambda number: (doubts[number], -number), default=None)
+
+
+def most_agreed(extractor: Extractor = short_answer) -> Selector:
+    """The selector for the finished answer that most of the chain's answers agree with; of equals the latest.
+
+    Revisions copy from each other, so their votes are worth less than those of separate attempts (``run_samples``).
+    """
+
+    def choose(chain: Chain) -> int | None:
+        votes = count_votes(
+            [try_extract(extractor, step.answer) if step.is_deliverable else None for step in chain.steps]
+        )
+        return max((len(vote.attempts), vote.attempts[-1]) for vote in votes)[1] if votes else None
+
+    choose.__name__ = f"most agreed by {getattr(extractor, '__name__', extractor)}"
+    return choose
 
 
 def best_checked(chain: Chain) -> int | None:
@@ -93,4 +110,5 @@ SELECTORS: dict[str, Selector] = {
     "score": highest_score,
     "doubt": least_doubted,
     "check": best_checked,
+    "vote": most_agreed(),
 }

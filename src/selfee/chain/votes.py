@@ -92,6 +92,14 @@ def find_extractor(name: str) -> Extractor:
     return EXTRACTORS[name]
 
 
+def try_extract(extractor: Extractor, text: str) -> str | None:
+    """What an extractor finds; one that raises, or takes too long, finds nothing."""
+    try:
+        return extractor(text)
+    except Exception:  # it may be somebody else's code
+        return None
+
+
 def count_votes(answers: Sequence[str | None]) -> tuple[Vote, ...]:
     """Attempts by what they came to: most votes first, of equals the one that came first. None is no vote."""
     groups: dict[str, list[int]] = {}

@@ -75,14 +75,14 @@ class Chooser:
         flags, keep = self._flags, self._flags.keep
         if keep is KeepName.CHECK and not checks:
             raise UsageError("--keep check: there is no check; give --check-regex, --check-command or --check-judge")
-        if not self.samples and keep in (KeepName.FIRST, KeepName.VOTE):
-            raise UsageError(f"--keep {keep.value}: is for several attempts; give --best-of")
+        if not self.samples and keep is KeepName.FIRST:
+            raise UsageError("--keep first: is for several attempts; give --best-of, or --max-revisions 0")
         if self.samples and keep is KeepName.LAST:
             raise UsageError("--keep last: attempts know no order; with --best-of expected first")
         if self.samples and flags.until_passed and keep not in (None, KeepName.CHECK):
             raise UsageError("--until-passed: delivers what passes; leave --keep out")
         if flags.vote_on is not None and keep is not KeepName.VOTE:
-            raise UsageError("--vote-on: there is no vote; give --keep vote and --best-of")
+            raise UsageError("--vote-on: there is no vote; give --keep vote")
 
     @property
     def count(self) -> int | None:
@@ -104,8 +104,10 @@ class Chooser:
     @property
     def selector(self) -> Selector | None:
         """What decides between a chain's answers; None = what suits."""
-        from selfee.chain.selectors import SELECTORS
+        from selfee.chain.selectors import SELECTORS, most_agreed
 
+        if self._flags.keep is KeepName.VOTE:
+            return most_agreed(self.extractor)
         return None if self._flags.keep is None else SELECTORS.get(self._flags.keep.value)
 
     def checker(self, engine: object, open_judge: Callable[[str], object]) -> Checker | None:
