@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.cli.story import CONTENT, CRITICAL, FIRST, ONE_REVISION, QUESTION, SECOND, Shell, reply, write_script
+from tests.cli.story import CONTENT, CRITICAL, FIRST, ONE_REVISION, QUESTION, ROOT, SECOND, Shell, reply, write_script
 
+import selfee
 from selfee.chain.record import from_json, samples_from_json
 from selfee.engines.scripted import ScriptedEngine
 
@@ -264,3 +267,31 @@ def test_a_built_in_model_that_does_best_without_chance_is_sampled_with_it(
     monkeypatch.setattr("selfee.cli.ask.open_model", lambda *_: engine)
     Shell(tmp_path).run("ask", QUESTION, "--best-of", "2", "--keep", "vote", *flags)
     assert {request.params.temperature for request in engine.requests} == {temperature}
+
+
+GUIDE = (ROOT / "docs" / "guides" / "choosing.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", GUIDE, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("line", [line for block in blocks("sh") for line in block.splitlines()])
+def test_every_command_of_the_guide_works(tmp_path: Path, line: str) -> None:
+    critic = [CRITICAL, CRITICAL, CONTENT]
+    replies = [reply(text) for number in range(200) for text in (f"391 is answer {number}.", critic[number % 3])]
+    shell = Shell(tmp_path, {"SELFEE_MODEL": write_script(tmp_path / "s.jsonl", replies)})
+    program, *words = shlex.split(line)
+    assert program == "selfee"
+    assert "391" in shell.run(*words).stdout
+
+
+def test_the_python_of_the_guide_is_python_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    replies = ["It is 1.", CRITICAL, "It is 391.", CRITICAL, "It is 391!", CRITICAL, "It is 391 again.", CRITICAL]
+    engine = ScriptedEngine([*replies, *["391"] * 200], strict=False)
+    monkeypatch.setattr(selfee, "open_engine", lambda _: engine)
+    names: dict[str, Any] = {}
+    for block in blocks("python"):
+        exec(block, names)
+    assert names["samples"].cost.tokens == names["chain"].cost.tokens, "attempts of one token exceed nothing"
+    assert names["oracle"].settings["checker"] == {"name": "reference", "signal": "gold"}
