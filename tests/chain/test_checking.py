@@ -149,6 +149,27 @@ def test_gold_answers_are_marked_as_what_they_are() -> None:
     assert chain.status == "revision 1 passed the check (gold, which knows the right answer)"
 
 
+def test_a_plain_function_is_a_checker_too() -> None:
+    def mentions_one(instruction: Instruction, answer: str) -> bool:
+        return "one" in answer
+
+    chain = run_chain(script("turns"), "Q", checker=mentions_one)
+    assert (chain.selected, chain.settings["checker"]["name"]) == (1, "mentions_one")
+
+
+def test_what_cannot_check_is_refused() -> None:
+    class Vague:
+        name = "vague"
+        signal = "gold"
+
+        def check(self, instruction: Instruction, answer: str) -> Check:
+            return Check(True)
+
+    for wrong, message in ((Vague(), "expected a Signal"), ("regex", "a str cannot check")):
+        with pytest.raises(UsageError, match=message):
+            stream_chain(script("turns"), "Q", checker=wrong)  # type: ignore[arg-type]
+
+
 def test_until_passed_without_a_checker_is_refused() -> None:
     with pytest.raises(UsageError, match="until_passed"):
         stream_chain(script("turns"), "Q", until_passed=True)

@@ -11,7 +11,7 @@ from typing import Literal
 from selfee.chain.allowance import Allowance, Purse
 from selfee.chain.asking import derive_seed
 from selfee.chain.budgets import Budgets
-from selfee.chain.checkers.base import Checker
+from selfee.chain.checkers.base import Checker, CheckFunction, as_checker
 from selfee.chain.policy import RevisionPolicy
 from selfee.chain.prompts import GuidedPrompt, PromptSet
 from selfee.chain.run import ChainStream, Mode, stream_chain
@@ -82,7 +82,7 @@ def stream_samples(
     keep: Keep | None = None,
     extractor: Extractor = short_answer,
     allowance: Allowance = _ALLOWANCE,
-    checker: Checker | None = None,
+    checker: Checker | CheckFunction | None = None,
     until_passed: bool = False,
     mode: Mode = "auto",
     budgets: Budgets = _BUDGETS,
@@ -102,6 +102,7 @@ def stream_samples(
     """
     if isinstance(instruction, str):
         instruction = Instruction(instruction)
+    checker = as_checker(checker)
     keep = keep or ("doubt" if checker is None else "check")
     plan = _Plan(count, allowance, keep, extractor, checker, until_passed)
     if params.temperature == 0 and count != 1:
@@ -137,7 +138,7 @@ def run_samples(
     keep: Keep | None = None,
     extractor: Extractor = short_answer,
     allowance: Allowance = _ALLOWANCE,
-    checker: Checker | None = None,
+    checker: Checker | CheckFunction | None = None,
     until_passed: bool = False,
     mode: Mode = "auto",
     budgets: Budgets = _BUDGETS,

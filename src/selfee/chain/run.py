@@ -12,7 +12,7 @@ from typing import Literal
 from selfee.chain.allowance import Allowance, Purse
 from selfee.chain.asking import Asker
 from selfee.chain.budgets import Budgets
-from selfee.chain.checkers.base import Checker
+from selfee.chain.checkers.base import Checker, CheckFunction, as_checker
 from selfee.chain.draft import Draft, Ending
 from selfee.chain.guided import guided_events
 from selfee.chain.policy import RevisionPolicy
@@ -97,7 +97,7 @@ def stream_chain(
     stop: Sequence[str] = (),
     reference: str = "",
     allowance: Allowance = _ALLOWANCE,
-    checker: Checker | None = None,
+    checker: Checker | CheckFunction | None = None,
     until_passed: bool = False,
 ) -> ChainStream:
     """Make a chain, event by event.
@@ -106,9 +106,11 @@ def stream_chain(
     "guided" writes the headers for any completion model; "auto" takes single-pass if the engine says so (attribute
     ``trained_on_chains``), else turns if its model can chat, else guided. ``params.seed`` None draws a seed; the
     chain records it. ``stop`` ends answers and revisions, never feedback. ``reference`` is a good answer for the
-    critic's eyes, for prompt sets with a place for it. ``allowance`` limits the chain as a whole. ``checker`` looks at
-    every finished answer; with ``until_passed`` the chain ends with the first that passes. ``selector`` None delivers
-    the answer that did best in its check, without a checker the last finished one.
+    critic's eyes, for prompt sets with a place for it.
+
+    ``allowance`` limits the chain as a whole. ``checker``, or a plain function, looks at every finished answer; with
+    ``until_passed`` the chain ends with the first that passes. ``selector`` None delivers the answer that did best in
+    its check, without a checker the last finished one.
 
     If the engine fails, ChainFinished with all that was made comes first, then the error is raised, unless the context
     window was full and a finished answer exists. Raises UsageError for arguments that do not fit the engine.
@@ -116,6 +118,7 @@ def stream_chain(
     if isinstance(instruction, str):
         instruction = Instruction(instruction)
     check_limits(None, stop)
+    checker = as_checker(checker)
     if until_passed and checker is None:
         raise UsageError("until_passed: there is no checker that could say so; give one")
     selector = selector or (last_finished if checker is None else best_checked)
@@ -150,7 +153,7 @@ def run_chain(
     stop: Sequence[str] = (),
     reference: str = "",
     allowance: Allowance = _ALLOWANCE,
-    checker: Checker | None = None,
+    checker: Checker | CheckFunction | None = None,
     until_passed: bool = False,
 ) -> Chain:
     """Make a chain and return it whole; arguments as for ``stream_chain``.

@@ -68,8 +68,7 @@ def by_pattern(pattern: str) -> Extractor:
 
     def extract(text: str) -> str | None:
         found = search(pattern, text)
-        said = None if found is None else next((group for group in found[1:] if group is not None), found[0])
-        return None if said is None else whole_text(said)
+        return None if found is None else whole_text(found[-1])
 
     extract.__name__ = f"pattern {pattern}"
     return extract

@@ -37,9 +37,9 @@ def test_nonsense_is_a_failed_check(said: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("bad\nvalue"), RecursionError(), MemoryError(), UsageError("no"), OSError()]
+    "error", [ValueError("bad\nvalue"), RecursionError(), MemoryError(), UsageError("no"), OSError(), SystemExit(1)]
 )
-def test_whatever_a_function_raises_is_a_failed_check(error: Exception) -> None:
+def test_whatever_a_function_raises_is_a_failed_check(error: BaseException) -> None:
     def fail(instruction: Instruction, answer: str) -> bool:
         raise error
 

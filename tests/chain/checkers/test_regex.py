@@ -29,8 +29,15 @@ def test_a_pattern_that_takes_for_ever_is_a_failed_check_after_its_time() -> Non
 def test_any_text_can_be_searched() -> None:
     text = "\0 \ud800 🫐 " + "x" * 100_000 + "\n"
     assert search(r"🫐", text) == ["🫐"]
-    assert search(r"(x)(y)?", text) == ["x", "x", None]
+    assert search(r"(y)?(x)(x)", text) == ["xx", "x"]
     assert search(r"^$(?!\n)", "abc") is None
+
+
+def test_what_was_found_may_be_long() -> None:
+    text = "🫐" * 100_000
+    assert search("(?s)^(.*)$", text) == ["🫐" * 1000] * 2
+    assert RegexChecker("(?s)^.*$").check(QUESTION, text).passed is True
+    assert search("(a)?" * 99 + "🫐", text) == ["🫐"]
 
 
 def test_a_pattern_that_needs_too_much_is_an_error() -> None:

@@ -34,6 +34,10 @@ class Checker(Protocol):
         ...
 
 
+CheckFunction = Callable[[Instruction, str], "Check | bool | float | None"]
+"""Says of an answer whether it passes, or how good it is."""
+
+
 class FunctionChecker:
     """Any Python function of instruction and answer that returns a Check, whether it passes, or a score.
 
@@ -42,7 +46,7 @@ class FunctionChecker:
 
     def __init__(
         self,
-        function: Callable[[Instruction, str], Check | bool | float | None],
+        function: CheckFunction,
         *,
         name: str = "",
         signal: Signal = Signal.EXTERNAL,
@@ -63,6 +67,17 @@ class FunctionChecker:
         raise UsageError(f"returned a {type(found).__name__}; expected a Check, a bool, a number or None")
 
 
+def as_checker(checker: Checker | CheckFunction | None) -> Checker | None:
+    """A checker, or a plain function made one. Raises UsageError for what is neither."""
+    if checker is None or isinstance(checker, Checker):
+        if checker is not None and not isinstance(checker.signal, Signal):
+            raise UsageError(f"checker: its signal is {checker.signal!r}; expected a Signal")
+        return checker
+    if callable(checker):
+        return FunctionChecker(checker)
+    raise UsageError(f"checker: a {type(checker).__name__} cannot check; expected a Checker or a function")
+
+
 def run_check(checker: Checker, instruction: Instruction, answer: str) -> Check:
     """Ask a checker; one that raises, or returns nonsense, gives a Check with ``failed`` set. Its time is noted."""
     started = time.monotonic()
@@ -70,7 +85,7 @@ def run_check(checker: Checker, instruction: Instruction, answer: str) -> Check:
         check = checker.check(instruction, answer)
         if not isinstance(check, Check):
             raise UsageError(f"returned a {type(check).__name__}; expected a Check")
-    except Exception as error:  # it is somebody else's code, and must not cost the user the chain
+    except (Exception, SystemExit) as error:  # it is somebody else's code, and must not cost the user the chain
         check = failure(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
     cost = replace(check.cost or Cost(), seconds=time.monotonic() - started)
     return replace(check, reason=one_line(check.reason), cost=cost)

@@ -18,7 +18,8 @@ _PROGRAM = """
 import json, re, sys
 pattern, text = json.loads(sys.stdin.buffer.read())
 match = re.search(pattern, text)
-print(json.dumps(None if match is None else [match[0], *match.groups()]))
+groups = [] if match is None else [group for group in match.groups() if group is not None][:1]
+print(json.dumps(None if match is None else [part[:1000] for part in (match[0], *groups)]))
 """
 
 
@@ -50,13 +51,16 @@ def check_pattern(pattern: str) -> None:
         raise UsageError(f"pattern: {pattern[:80]!r} is not a regular expression ({error})") from error
 
 
-def search(pattern: str, text: str, timeout: float = _TIMEOUT) -> list[str | None] | None:
-    """The whole of the first match and its groups, or None. Raises EngineError if it takes more than ``timeout`` s."""
+def search(pattern: str, text: str, timeout: float = _TIMEOUT) -> list[str] | None:
+    """The first match and, if it has one, its first group that matched, 1,000 characters of each; None = not found.
+
+    Raises EngineError if it takes more than ``timeout`` seconds.
+    """
     request = json.dumps([pattern, text]).encode()
     outcome = run_bounded([sys.executable, "-I", "-S", "-c", _PROGRAM], request, timeout)
     if outcome.code is None:
         raise EngineError(f"pattern: {pattern[:80]!r} was not matched within {timeout:g} s; expected a simpler one")
     if outcome.code != 0:
         raise EngineError(f"pattern: {pattern[:80]!r} could not be matched ({outcome.stderr.strip()[-200:]})")
-    found: list[str | None] | None = json.loads(outcome.stdout)
+    found: list[str] | None = json.loads(outcome.stdout)
     return found
