@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -65,9 +66,28 @@ def test_a_line_keeps_everything_also_what_equality_ignores() -> None:
     assert repr(again) == repr(FULL)
 
 
-@given(chains(), texts(), st.sampled_from([ChainEnd.ACCEPTED, ChainEnd.CAPPED, ChainEnd.UNCHANGED, ChainEnd.REPEATED]))
-def test_any_chain_survives_its_line(chain: Chain, question: str, end: ChainEnd) -> None:
-    changed = Chain(Instruction(question, question), chain.steps, end, "said", seed=2**31, mode="turns")
+CHECKS = st.none() | st.builds(
+    Check,
+    st.none() | st.booleans(),
+    st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    texts(),
+    st.booleans(),
+    st.none() | st.builds(Cost, st.integers(0, 99), st.floats(0, 1e9)),
+)
+
+
+@given(
+    chains(),
+    texts(),
+    st.sampled_from([end for end in ChainEnd if end is not ChainEnd.CUT_OFF]) | st.sampled_from(CutReason),
+    st.lists(CHECKS, min_size=4, max_size=4),
+)
+def test_any_chain_survives_its_line(
+    chain: Chain, question: str, end: ChainEnd | CutReason, checks: list[Check | None]
+) -> None:
+    steps = tuple(replace(step, check=check) for step, check in zip(chain.steps, checks, strict=False))
+    cut, end = (end, ChainEnd.CUT_OFF) if isinstance(end, CutReason) else (None, end)
+    changed = Chain(Instruction(question, question), steps, end, "said", cut, seed=2**31, mode="turns")
     assert repr(through_json(changed)) == repr(changed)
 
 

@@ -87,6 +87,22 @@ def test_a_verdict_in_words_counts_as_certain_and_silence_as_nothing() -> None:
     assert only_silence.status == "1 attempt; the first is delivered"
 
 
+@pytest.mark.parametrize("mode", ["single-pass", "turns"])
+def test_attempts_that_all_want_a_revision_are_told_apart_by_how_much(mode: Mode) -> None:
+    verdict = "Revision is needed."
+    pieces = [("a", f"Hm. {verdict}"), ("b", f"Well. {verdict}"), ("c", f"No. {verdict}")]
+    whole = [f"{answer}\n\n### Feedback 1:\n{feedback}" for answer, feedback in pieces]
+    doubts = {"Hm.": [-1.0, -2.0], "Well.": [-1.0, -1.1], "No.": [-1.0, -9.0]}
+
+    def score(prompt: str, choices: Sequence[str]) -> Sequence[float]:
+        return next(found for words, found in doubts.items() if prompt.endswith(f"{words} Revision is"))
+
+    replies = whole if mode == "single-pass" else [text for piece in pieces for text in piece]
+    samples = run_samples(ScriptedEngine(replies, scores=score), "Q", 3, mode=mode)
+    assert (samples.chosen, samples.final) == (1, "b")
+    assert repr(through_json(samples)) == repr(samples)
+
+
 def test_a_trained_model_criticises_its_attempt_in_the_same_stream() -> None:
     whole = "{}\n\n### Feedback 1:\n{} Revision is {}needed.\n\n### Revision 1:\nmore"
     engine = ScriptedEngine([whole.format("a", "Bad.", ""), whole.format("b", "Good.", "not ")])

@@ -267,6 +267,32 @@ def test_the_least_doubted_attempt_is_chosen_by_the_verdicts_probabilities() -> 
     assert (chain.selected, chain.final) == (2, "C")
 
 
+@pytest.mark.parametrize("mode", ["single-pass", "turns"])
+def test_verdicts_in_words_are_scored_where_they_decide(mode: Mode) -> None:
+    doubts = {"Wrong, 3/10.": [-1.0, -9.0], "Good, 9/10.": [-9.0, -1.0], "Worse, 5/10.": [-1.0, -1.5]}
+
+    def score(prompt: str, choices: object) -> list[float]:
+        assert prompt.endswith(" Revision is")
+        assert prompt.count("### Feedback") == 1, "earlier rounds do not bias the score"
+        return next(found for words, found in doubts.items() if f"{words} Revision is" in prompt)
+
+    engine = script(mode)
+    scoring = ScriptedEngine(engine._replies, scores=score, strict=False)
+    chain = run_chain(scoring, "Q", mode=mode, selector=least_doubted)
+    assert (chain.selected, chain.final) == (1, "A one.")
+    assert [step.verdict and step.verdict.needed for step in chain.steps] == [True, True, False], "words stay words"
+    assert run_chain(script(mode), "Q", mode=mode, selector=least_doubted).selected is None
+
+
+def test_a_score_that_cannot_be_had_leaves_the_verdict_as_it_is() -> None:
+    def fail(prompt: str, choices: object) -> list[float]:
+        raise ContextOverflowError("too long")
+
+    engine = ScriptedEngine(PIECES, scores=fail)
+    chain = run_chain(engine, "Q", mode="turns", selector=least_doubted)
+    assert (chain.selected, chain.final) == (None, "A two.")
+
+
 @pytest.mark.parametrize("selector", [highest_score, least_doubted])
 def test_an_empty_answer_is_never_selected(selector: Selector) -> None:
     scores = iter([[-1.0, -1.5], [-9.0, -1.0]])

@@ -28,6 +28,7 @@ from selfee.chain.samples import (
     choose_by_vote,
     choose_first,
 )
+from selfee.chain.selectors import last_finished, least_doubted
 from selfee.chain.types import Chain, ChainEnd, ChainFinished, CutReason, Instruction
 from selfee.chain.votes import Extractor, short_answer
 from selfee.engines.base import SamplingParams
@@ -119,6 +120,7 @@ def stream_samples(
             mode=mode,
             budgets=budgets,
             prompts=prompts,
+            selector=least_doubted if keep == "doubt" else last_finished,
             stop=stop,
             reference=reference,
             checker=checker,

@@ -15,10 +15,11 @@ from selfee.chain.budgets import Budgets
 from selfee.chain.checkers.base import Checker, CheckFunction, as_checker
 from selfee.chain.draft import Draft, Ending
 from selfee.chain.guided import guided_events
+from selfee.chain.judging import score_verdicts
 from selfee.chain.policy import RevisionPolicy
 from selfee.chain.prompts import GUIDED_PROMPTS, PROMPT_SETS, GuidedPrompt, PromptSet, find_guided_prompt, find_prompts
 from selfee.chain.rounds import cut_off
-from selfee.chain.selectors import Selector, best_checked, last_finished, select
+from selfee.chain.selectors import Selector, best_checked, last_finished, least_doubted, select
 from selfee.chain.single_pass import single_pass_events
 from selfee.chain.turn_by_turn import turn_events
 from selfee.chain.types import Chain, ChainFinished, CutReason, Event, Instruction
@@ -137,7 +138,7 @@ def stream_chain(
         checker=checker,
         until_passed=until_passed,
     )
-    return ChainStream(draft, _guard(draft, driver.events(draft, Asker(engine, params, seed, purse)), selector))
+    return ChainStream(draft, _guard(draft, driver.events(draft, Asker(engine, params, seed, purse)), selector, engine))
 
 
 def run_chain(
@@ -273,7 +274,9 @@ def _settings(
     return settings | {name: value for name, value in optional.items() if value}
 
 
-def _guard(draft: Draft, events: Generator[Event, None, Ending], selector: Selector) -> Generator[Event, None, None]:
+def _guard(
+    draft: Draft, events: Generator[Event, None, Ending], selector: Selector, engine: object
+) -> Generator[Event, None, None]:
     """Finish the chain whatever happens: what was made and paid for is delivered before an error is raised."""
     failure: SelfeeError | None = None
     draft.purse.open()
@@ -289,6 +292,8 @@ def _guard(draft: Draft, events: Generator[Event, None, Ending], selector: Selec
             yield event
     chain = draft.finish(ending)
     try:
+        if selector is least_doubted and failure is None:
+            chain = score_verdicts(chain, engine)
         chain = replace(chain, selected=select(chain, selector))
     except SelfeeError as error:
         failure = failure or error

@@ -101,7 +101,7 @@ def choose_by_score(attempts: Sequence[Chain]) -> Choice:
 
 
 def choose_by_doubt(attempts: Sequence[Chain]) -> Choice:
-    """The one that most likely needs no revision, by its verdict's probability (0 or 1 if in words)."""
+    """The one that most likely needs no revision, by its verdict's probability (0 or 1 if it has none)."""
     doubts: dict[int, float] = {}
     for number, attempt in _able(attempts):
         verdict = attempt.steps[0].verdict

@@ -35,7 +35,10 @@ def highest_score(chain: Chain) -> int | None:
 
 
 def least_doubted(chain: Chain) -> int | None:
-    """The finished answer that most likely needs no revision, by the verdicts' probabilities, if any."""
+    """The finished answer that most likely needs no revision, by the verdicts' probabilities, if any.
+
+    With this selector, verdicts in words are scored too when the chain has ended, if the engine can score.
+    """
     doubts = {
         number: step.verdict.probability
         for number, step in enumerate(chain.steps)
