@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.chain.test_run import DRIVERS, PIECES, script
 
@@ -45,6 +45,7 @@ def scripts(draw: st.DrawFn, mode: Mode) -> list[Reply]:
 
 
 @pytest.mark.parametrize("mode", DRIVERS)
+@settings(max_examples=400)
 @given(data=st.data(), total=st.integers(1, 80))
 def test_tokens_never_exceed_the_allowance_and_no_finished_answer_is_lost(
     mode: Mode, data: st.DataObject, total: int
@@ -68,6 +69,12 @@ def test_tokens_never_exceed_the_allowance_and_no_finished_answer_is_lost(
     again = ScriptedEngine([*replies, *[Reply("It needs revision.")] * 9])
     allowance = Allowance(tokens=total)
     assert run_chain(again, "Q", ENDLESS, PARAMS, mode=mode, allowance=allowance, prompts=_plain(mode)) == chain
+
+
+def test_text_that_is_held_back_counts_when_pieces_are_recounted() -> None:
+    reply = Reply("0 one \n \n\n\n### Feedback 1:\n### Revision is needed.", chunks=3)
+    chain = run_chain(ScriptedEngine([reply]), "Q", ENDLESS, mode="single-pass", allowance=Allowance(tokens=10))
+    assert chain.cost.tokens <= 11
 
 
 def _plain(mode: Mode) -> str | None:

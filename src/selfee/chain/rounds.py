@@ -116,18 +116,18 @@ def cut_reason(asked: Asked) -> CutReason | None:
     return None if asked.ending is None else _CUTS.get(asked.ending)
 
 
-def is_spent(draft: Draft, asker: Asker, pieces: int) -> bool:
+def is_spent(draft: Draft, asker: Asker, pieces: int, held: str = "") -> bool:
     """Whether the allowance has run out after so many ``pieces`` of a section whose request is still under way.
 
-    A piece may be less than a token, so they are recounted. A text that takes what is left to the token may be
-    finished: the next chunk will tell.
+    A piece may be less than a token, so they are recounted, with the text that is ``held`` back. A text that takes
+    what is left to the token may be finished: the next chunk will tell.
     """
     purse = draft.purse
     if purse.tokens_left is None or purse.tokens_left >= 0:
         return purse.is_late
     if pieces > PATIENCE * ((purse.allowance.tokens or 0) + 1):
         return True
-    draft.tokens = asker.recount(draft.text, draft.tokens)
+    draft.tokens = asker.recount(draft.text + held, draft.tokens)
     return purse.is_late or purse.tokens_left < 0
 
 
@@ -154,7 +154,7 @@ def write_text(
                 yield draft.write(text)
             if over:
                 break
-            if asked.ending is None and is_spent(draft, asker, pieces):
+            if asked.ending is None and is_spent(draft, asker, pieces, parser.held if parser else ""):
                 return CutReason.SPENT
             if max(pieces, draft.tokens) > PATIENCE * (asked.limit + 1):
                 return CutReason.SPENT if asked.rationed else CutReason.LENGTH

@@ -90,10 +90,10 @@ class _SinglePass:
                 if self._ending is not None or self._filter.matched is not None:
                     return None
                 if asked.ending is None and self._left() <= 0:
-                    draft.tokens = self._asker.recount(draft.text, draft.tokens)
+                    draft.tokens = self._asker.recount(draft.text + self._parser.held, draft.tokens)
                     if self._left() <= 0 or self._pieces > PATIENCE * (budgets.of(self._parser.section) + 1):
                         return CutReason.LENGTH
-                if asked.ending is None and is_spent(draft, self._asker, self._pieces):
+                if asked.ending is None and is_spent(draft, self._asker, self._pieces, self._parser.held):
                     return CutReason.SPENT
         finally:
             asked.close()
@@ -106,7 +106,7 @@ class _SinglePass:
     def _left(self) -> int:
         """Tokens that the open section may still use; a header that may be on its way is not its own."""
         own = self._budgets.of(self._parser.section) - self._draft.tokens
-        return own + HEADER_TOKENS if self._parser.is_holding else own
+        return own + HEADER_TOKENS if self._parser.held else own
 
     def _open(self, params: SamplingParams, limit: int) -> Iterator[Chunk]:
         return self._engine.stream(Request(self._read[0], params, limit))
