@@ -48,13 +48,13 @@ def test_a_limit_is_lowered_to_what_the_context_window_leaves() -> None:
 
 
 def test_an_engine_that_ends_without_a_reason_is_an_error() -> None:
-    asked = Asked(iter([Chunk("a"), Chunk("b")]), 1, 10, False)
+    asked = Asked(iter([Chunk("a"), Chunk("b")]), 1, 10)
     with pytest.raises(EngineError, match="without a finish reason"):
         list(asked)
 
 
 def test_nothing_is_read_after_the_finish_reason() -> None:
-    asked = Asked(iter([Chunk("a", FinishReason.END), Chunk("b")]), 1, 10, False)
+    asked = Asked(iter([Chunk("a", FinishReason.END), Chunk("b")]), 1, 10)
     assert [chunk.text for chunk in asked] == ["a"]
     assert asked.ending is FinishReason.END
 

@@ -67,7 +67,7 @@ def test_never_more_than_a_header_is_held_back(text: str) -> None:
         for event in parser.feed(char):
             released = position if isinstance(event, SectionStart) else released
             released += len(event.text) if isinstance(event, TextDelta) else 0
-        assert position - released <= 2 + 48 or not parser.is_holding
+        assert position - released <= 2 + 48 or not parser.held
 
 
 def test_text_is_passed_on_as_soon_as_it_cannot_be_a_header() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from selfee.chain.run import run_chain
 from selfee.chain.types import (
     Chain,
     ChainEnd,
+    Check,
     Cost,
     CutReason,
     Instruction,
@@ -39,6 +41,7 @@ FULL = Chain(
             overruled="Fine.",
             answer_cost=Cost(3, 0.5, 10, 2, (7,)),
             feedback_cost=Cost(2, 0.25),
+            check=Check(False, 0.5, "1 of 2", cost=Cost(5, 0.1)),
         ),
         Step("The sum is", answer_finished=False),
     ),
@@ -63,9 +66,28 @@ def test_a_line_keeps_everything_also_what_equality_ignores() -> None:
     assert repr(again) == repr(FULL)
 
 
-@given(chains(), texts(), st.sampled_from([ChainEnd.ACCEPTED, ChainEnd.CAPPED, ChainEnd.UNCHANGED, ChainEnd.REPEATED]))
-def test_any_chain_survives_its_line(chain: Chain, question: str, end: ChainEnd) -> None:
-    changed = Chain(Instruction(question, question), chain.steps, end, "said", seed=2**31, mode="turns")
+CHECKS = st.none() | st.builds(
+    Check,
+    st.none() | st.booleans(),
+    st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    texts(),
+    st.booleans(),
+    st.none() | st.builds(Cost, st.integers(0, 99), st.floats(0, 1e9)),
+)
+
+
+@given(
+    chains(),
+    texts(),
+    st.sampled_from([end for end in ChainEnd if end is not ChainEnd.CUT_OFF]) | st.sampled_from(CutReason),
+    st.lists(CHECKS, min_size=4, max_size=4),
+)
+def test_any_chain_survives_its_line(
+    chain: Chain, question: str, end: ChainEnd | CutReason, checks: list[Check | None]
+) -> None:
+    steps = tuple(replace(step, check=check) for step, check in zip(chain.steps, checks, strict=False))
+    cut, end = (end, ChainEnd.CUT_OFF) if isinstance(end, CutReason) else (None, end)
+    changed = Chain(Instruction(question, question), steps, end, "said", cut, seed=2**31, mode="turns")
     assert repr(through_json(changed)) == repr(changed)
 
 
@@ -99,6 +121,10 @@ def test_a_missing_field_is_named(name: str) -> None:
         (("steps", 0, "answer"), None, r"steps\[0\]: field 'answer' is a NoneType"),
         (("steps", 0, "verdict", "source"), "guess", r"steps\[0\]: verdict: source is 'guess'"),
         (("steps", 0, "answer_cost", "seeds"), ["x"], "'seeds' holds"),
+        (("steps", 0, "check"), "passed", r"steps\[0\]: check: found a str"),
+        (("steps", 0, "check", "passed"), 1, "'passed' is a int"),
+        (("steps", 0, "check", "score"), float("nan"), "check: score is nan"),
+        (("steps", 0, "check", "score"), 10**400, "check: score is inf"),
         (("settings",), [], "'settings' is a list"),
     ],
 )

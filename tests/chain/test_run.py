@@ -230,7 +230,12 @@ def test_small_models_get_short_prompts_and_unknown_prompts_are_refused() -> Non
 def test_settings_and_seed_are_recorded() -> None:
     chain = run_chain(script("turns"), "Q", RevisionPolicy(0, 2), SamplingParams(temperature=0.2, seed=5), stop=["END"])
     assert chain.seed == 5
-    assert chain.settings["policy"] == {"min_revisions": 0, "max_revisions": 2, "stop_repeats": True}
+    assert chain.settings["policy"] == {
+        "min_revisions": 0,
+        "max_revisions": 2,
+        "stop_repeats": True,
+        "always_criticise": False,
+    }
     assert chain.settings["params"]["temperature"] == 0.2
     assert chain.settings["params"]["seed"] == 5
     assert chain.settings["budgets"] == {"answer": 1024, "feedback": 256, "revision": 1024}
@@ -260,6 +265,32 @@ def test_the_least_doubted_attempt_is_chosen_by_the_verdicts_probabilities() -> 
     )
     chain = run_chain(engine, "Q", mode="guided", selector=least_doubted)
     assert (chain.selected, chain.final) == (2, "C")
+
+
+@pytest.mark.parametrize("mode", ["single-pass", "turns"])
+def test_verdicts_in_words_are_scored_where_they_decide(mode: Mode) -> None:
+    doubts = {"Wrong, 3/10.": [-1.0, -9.0], "Good, 9/10.": [-9.0, -1.0], "Worse, 5/10.": [-1.0, -1.5]}
+
+    def score(prompt: str, choices: object) -> list[float]:
+        assert prompt.endswith(" Revision is")
+        assert prompt.count("### Feedback") == 1, "earlier rounds do not bias the score"
+        return next(found for words, found in doubts.items() if f"{words} Revision is" in prompt)
+
+    engine = script(mode)
+    scoring = ScriptedEngine(engine._replies, scores=score, strict=False)
+    chain = run_chain(scoring, "Q", mode=mode, selector=least_doubted)
+    assert (chain.selected, chain.final) == (1, "A one.")
+    assert [step.verdict and step.verdict.needed for step in chain.steps] == [True, True, False], "words stay words"
+    assert run_chain(script(mode), "Q", mode=mode, selector=least_doubted).selected is None
+
+
+def test_a_score_that_cannot_be_had_leaves_the_verdict_as_it_is() -> None:
+    def fail(prompt: str, choices: object) -> list[float]:
+        raise ContextOverflowError("too long")
+
+    engine = ScriptedEngine(PIECES, scores=fail)
+    chain = run_chain(engine, "Q", mode="turns", selector=least_doubted)
+    assert (chain.selected, chain.final) == (None, "A two.")
 
 
 @pytest.mark.parametrize("selector", [highest_score, least_doubted])

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from tests.chain.strategies import texts
 
 from selfee.chain.types import VerdictSource
-from selfee.chain.verdict import NEEDED, NOT_NEEDED, add_sentence, find_score, find_verdict, overrule
+from selfee.chain.verdict import NEEDED, NOT_NEEDED, add_sentence, find_score, find_verdict, overrule, without_verdict
 
 SIX = (
     "Revision is not needed",
@@ -192,3 +192,16 @@ def test_the_time_to_read_a_long_feedback_grows_with_its_length_only(unit: str) 
 
     text_seconds = min(seconds(20_000) for _ in range(2))
     assert text_seconds < 20.0, "20,000 repetitions are some 300,000 characters; quadratic time would take minutes"
+
+
+@given(texts())
+def test_without_its_verdict_a_feedback_is_its_own_beginning(feedback: str) -> None:
+    rest = without_verdict(feedback)
+    assert feedback.startswith(rest)
+    assert (rest == feedback) >= (find_verdict(feedback) is None)
+
+
+def test_without_its_verdict_a_feedback_keeps_what_was_said_before() -> None:
+    assert without_verdict("Wrong, 3/10. Therefore revision is needed. Sorry.") == "Wrong, 3/10."
+    assert without_verdict("Revision is not needed.") == ""
+    assert without_verdict("Fine.") == "Fine."

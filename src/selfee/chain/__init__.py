@@ -1,16 +1,23 @@
 """The heart: answer, feedback, revision. The only home of the text format, the verdict and the stop rule.
 
-``stream_chain`` drives any engine and yields events; ``run_chain`` returns the finished Chain. Never knows where a
-model lies, what a tokenizer is, or how a screen looks.
+``stream_chain`` drives any engine and yields events; ``run_chain`` returns the finished Chain; ``run_samples`` asks
+several times instead of revising. Never knows where a model lies, what a tokenizer is, or how a screen looks.
 """
 
+from selfee.chain.allowance import Allowance, match_cost
 from selfee.chain.budgets import Budgets
+from selfee.chain.checkers import Checker, CommandChecker, FunctionChecker, JudgeChecker, RegexChecker, Signal
 from selfee.chain.policy import Action, RevisionPolicy
+from selfee.chain.resampling import SamplesStream, run_samples, stream_samples
 from selfee.chain.run import ChainStream, run_chain, stream_chain
+from selfee.chain.samples import Sampled, Samples, SamplesEnd, SamplesFinished
+from selfee.chain.selectors import best_by, best_checked, highest_score, last_finished, least_doubted, most_agreed
 from selfee.chain.types import (
     Chain,
     ChainEnd,
     ChainFinished,
+    Check,
+    Checked,
     CutReason,
     Event,
     Instruction,
@@ -25,22 +32,45 @@ from selfee.chain.types import (
 
 __all__ = [
     "Action",
+    "Allowance",
     "Budgets",
     "Chain",
     "ChainEnd",
     "ChainFinished",
     "ChainStream",
+    "Check",
+    "Checked",
+    "Checker",
+    "CommandChecker",
     "CutReason",
     "Event",
+    "FunctionChecker",
     "Instruction",
+    "JudgeChecker",
     "Overruled",
+    "RegexChecker",
     "RevisionPolicy",
+    "Sampled",
+    "Samples",
+    "SamplesEnd",
+    "SamplesFinished",
+    "SamplesStream",
     "Section",
     "SectionEnd",
     "SectionStart",
+    "Signal",
     "Step",
     "TextDelta",
     "Verdict",
+    "best_by",
+    "best_checked",
+    "highest_score",
+    "last_finished",
+    "least_doubted",
+    "match_cost",
+    "most_agreed",
     "run_chain",
+    "run_samples",
     "stream_chain",
+    "stream_samples",
 ]

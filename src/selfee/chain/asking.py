@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from selfee.chain.allowance import Allowance, Purse
 from selfee.engines.base import Chunk, CountingEngine, FinishReason, SamplingParams, Usage
 from selfee.errors import ContextOverflowError, EngineError
 
@@ -18,23 +19,30 @@ Opener = Callable[[SamplingParams, int], Iterator[Chunk]]
 """Sends a request with these parameters and this token limit."""
 
 
-def derive_seed(seed: int, index: int) -> int:
-    """The seed of a chain's request number ``index``: the chain's own for the first, then 32 bits of a hash."""
+def derive_seed(seed: int, index: int, kind: str = "") -> int:
+    """The seed of a chain's request number ``index``: the chain's own for the first, then 32 bits of a hash.
+
+    ``kind`` keeps the seeds of other things apart from those of requests.
+    """
     if index == 0:
         return seed
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=4).digest(), "big")
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{kind}{index}".encode(), digest_size=4).digest(), "big")
 
 
 class Asked:
     """One request under way: an iterator of its chunks; ``ending`` says why it ended once it has.
 
-    ``lowered`` says that the context window allowed fewer tokens than were asked for.
+    ``lowered`` says that the context window allowed fewer tokens than were asked for, ``rationed`` that the chain's
+    allowance did.
     """
 
-    def __init__(self, chunks: Iterator[Chunk], seed: int, limit: int, lowered: bool) -> None:
+    def __init__(
+        self, chunks: Iterator[Chunk], seed: int, limit: int, *, lowered: bool = False, rationed: bool = False
+    ) -> None:
         self.seed = seed
         self.limit = limit
         self.lowered = lowered
+        self.rationed = rationed
         self.usage: Usage | None = None
         self.ending: FinishReason | None = None
         self._chunks = chunks
@@ -61,9 +69,10 @@ class Asked:
 class Asker:
     """Sends one chain's requests to an engine."""
 
-    def __init__(self, engine: object, params: SamplingParams, seed: int) -> None:
+    def __init__(self, engine: object, params: SamplingParams, seed: int, purse: Purse | None = None) -> None:
         self.params = params
         self.seed = seed
+        self._purse = purse or Purse(Allowance())
         self._counter = engine if isinstance(engine, CountingEngine) else None
         self._context_length: int | None = getattr(engine, "context_length", None)
         self._asked = 0
@@ -74,20 +83,25 @@ class Asker:
         return self._counter is not None and self._context_length is not None
 
     def ask(self, open_stream: Opener, limit: int, prompt: str) -> Asked:
-        """Send a request for at most ``limit`` tokens, or as many as the context window leaves after ``prompt``.
+        """Send a request for at most ``limit`` tokens, or as many as context window and allowance leave.
 
         A server that refuses prompt and limit together is asked again for less. Raises ContextOverflowError if the
         prompt does not fit.
         """
         seed = derive_seed(self.seed, self._asked)
         self._asked += 1
+        left = self._purse.tokens_left
+        rationed = left is not None and left < limit
+        if rationed and left is not None:
+            limit = max(1, left)
         room = self.room(prompt)
         lowered = room is not None and room < limit
         if lowered and room is not None:
             limit = max(1, room)
         while True:
             try:
-                return Asked(iter(open_stream(replace(self.params, seed=seed), limit)), seed, limit, lowered)
+                chunks = iter(open_stream(replace(self.params, seed=seed), limit))
+                return Asked(chunks, seed, limit, lowered=lowered, rationed=rationed and not lowered)
             except ContextOverflowError:
                 if room is not None or limit <= _SMALLEST_LIMIT:
                     raise

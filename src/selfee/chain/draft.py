@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from selfee.chain.allowance import Allowance, Purse
 from selfee.chain.asking import Asked, Stopwatch
+from selfee.chain.checkers.base import Checker, Signal, run_check
 from selfee.chain.parser import add_section
 from selfee.chain.policy import RevisionPolicy
 from selfee.chain.types import (
     Chain,
     ChainEnd,
+    Check,
+    Checked,
     Cost,
     CutReason,
+    Event,
     Instruction,
     Overrule,
     Overruled,
@@ -40,12 +45,25 @@ class Draft:
     """The sections finished so far, the one under way, and what they cost."""
 
     def __init__(
-        self, instruction: Instruction, policy: RevisionPolicy, *, seed: int, mode: str, engine: str, settings: Any
+        self,
+        instruction: Instruction,
+        policy: RevisionPolicy,
+        *,
+        seed: int,
+        mode: str,
+        engine: str,
+        settings: Any,
+        purse: Purse | None = None,
+        checker: Checker | None = None,
+        until_passed: bool = False,
     ) -> None:
         self.instruction = instruction
         self.policy = policy
+        self._checker = checker
+        self._until_passed = until_passed
+        self.purse = purse or Purse(Allowance())
         self.steps: list[Step] = []
-        self.tokens = 0  # of the section under way
+        self._tokens = 0
         self._labels: Mapping[str, Any] = {"seed": seed, "mode": mode, "engine": engine, "settings": settings}
         self._open: tuple[Section, int] | None = None
         self._text: list[str] = []
@@ -58,13 +76,23 @@ class Draft:
         return max(0, len(self.steps) - 1)
 
     @property
+    def tokens(self) -> int:
+        """Tokens of the section under way; what is added is taken from the purse."""
+        return self._tokens
+
+    @tokens.setter
+    def tokens(self, tokens: int) -> None:
+        self.purse.tokens += tokens - self._tokens
+        self._tokens = tokens
+
+    @property
     def text(self) -> str:
         """Text of the section under way."""
         return "".join(self._text)
 
     def begin(self, section: Section, number: int) -> SectionStart:
         """A section begins."""
-        self._open, self._text, self.tokens = (section, number), [], 0
+        self._open, self._text, self._tokens = (section, number), [], 0
         return SectionStart(section, number)
 
     def prediction(self, section: Section) -> str:
@@ -96,6 +124,7 @@ class Draft:
         cost = replace(self._cost, tokens=self.tokens, seconds=self._watch.lap())
         event = SectionEnd(section, number, self.text, finished, verdict, cost)
         add_section(self.steps, event)
+        self.purse.tokens += max(0, 1 - self.tokens)  # an engine that says nothing must not be asked for ever
         self._open, self._cost = None, Cost()
         return event
 
@@ -112,6 +141,34 @@ class Draft:
         feedback = overrule(said)
         self.steps[-1] = replace(step, feedback=feedback, overruled=said, verdict=replace(verdict, forced=True))
         return Overruled(len(self.steps), feedback, kind)
+
+    def afford(self, section: Section) -> Ending | None:
+        """Whether what is left of the allowance holds a section of this kind, judged by the last one like it."""
+        if not self.purse.allowance.is_limited:
+            return None
+        costs = [step.answer_cost if section.is_answer else step.feedback_cost for step in self.steps]
+        size = next((cost for cost in reversed(costs) if cost is not None), Cost())
+        if self.purse.holds(size):
+            return None
+        number = len(self.steps)
+        about = f"; {section.value} {number} would take about {size.tokens} tokens" if size.tokens > 1 else ""
+        return Ending(ChainEnd.SPENT, f"{self.purse} of {self.purse.allowance} are spent{about}")
+
+    def examine(self) -> Generator[Event, None, Ending | None]:
+        """Let the checker, if there is one, look at the answer that has just ended; that may end the chain."""
+        number = self.num_revisions
+        step = self.steps[number]
+        if self._checker is None or not step.is_deliverable:
+            return None
+        check = run_check(self._checker, self.instruction, step.answer)
+        self.steps[number] = replace(step, check=check)
+        self._watch.lap()  # time for checking is the check's, not the next section's
+        yield Checked(number, check)
+        if not (self._until_passed and check.passed):
+            return None
+        which = f"revision {number}" if number else "the first answer"
+        known = ", which knows the right answer" if self._checker.signal is Signal.GOLD else ""
+        return Ending(ChainEnd.PASSED, f"{which} passed the check ({self._checker.name}{known})")
 
     def repeats(self) -> Ending | None:
         """Whether the last revision says the same as an earlier answer, and the policy ends the chain for it."""
@@ -133,6 +190,7 @@ class Draft:
         status = ending.status
         if made < enforced:
             status += f"; {enforced} revision{'s were' if enforced > 1 else ' was'} enforced, {made} made"
+        status += _checks_text([step.check for step in self.steps if step.check is not None])
         return Chain(self.instruction, tuple(self.steps), ending.end, status, ending.cut, **self._labels)
 
     def snapshot(self) -> Chain:
@@ -151,3 +209,13 @@ class Draft:
             return "between two sections" if self.steps else "before the first answer"
         section, number = self._open
         return f"in {section.value} {number}" if number else "in the first answer"
+
+
+def _checks_text(checks: Sequence[Check]) -> str:
+    """What a status says about checks that failed themselves, or that no answer passed."""
+    failed = [check for check in checks if check.failed]
+    if failed:
+        return f"; {len(failed)} of {len(checks)} checks failed themselves: {failed[-1].reason}"
+    if checks and all(check.passed is False for check in checks):
+        return "; no answer passed the check"
+    return ""

@@ -16,7 +16,7 @@ from selfee.chain.format import header, render_prompt, render_steps, stop_string
 from selfee.chain.judging import Judge, sentence_of
 from selfee.chain.parser import ChainParser
 from selfee.chain.prompts import GuidedPrompt
-from selfee.chain.rounds import Events, end_answer, end_feedback, run_rounds, write_text
+from selfee.chain.rounds import BUDGET_CUTS, Events, end_answer, end_feedback, read_words, run_rounds, write_text
 from selfee.chain.types import CutReason, Event, Section, Verdict, VerdictSource
 from selfee.chain.verdict import STEM, find_verdict, joint
 from selfee.engines.base import Chunk, Engine, Prediction, Request, SamplingParams
@@ -68,7 +68,7 @@ class _Guided:
         cut = yield from self._write(Section.FEEDBACK, number, _OWN_VERDICT)
         words = self._draft.text
         verdict = find_verdict(words)
-        if verdict is None and cut in (None, CutReason.LENGTH):
+        if verdict is None and cut in (None, *BUDGET_CUTS):
             prompt = self._text(Section.FEEDBACK, number)
             verdict = self._judge.choose(prompt, words) or self._ask(prompt, words)
             if verdict.source is not VerdictSource.SILENCE:
@@ -109,11 +109,12 @@ class _Guided:
 
     def _ask(self, prompt: str, words: str) -> Verdict:
         """Let the model finish "Revision is"."""
+        if self._draft.purse.is_empty:
+            return Verdict(needed=False, source=VerdictSource.SILENCE)
         prompt += words.rstrip() + joint(words) + STEM
 
         asked = self._asker.ask(partial(self._stream, prompt, ("\n", ".")), _VERDICT_TOKENS, prompt)
-        self._draft.note(asked)
-        said = "".join(chunk.text for chunk in asked)
+        said = read_words(self._draft, self._asker, asked)
         found = find_verdict(f"{STEM}{said}.")
         if found is None:
             return Verdict(needed=False, source=VerdictSource.SILENCE)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from dataclasses import replace
 
-from selfee.chain.types import Verdict, VerdictSource
-from selfee.chain.verdict import NEEDED, NOT_NEEDED, STEM, joint
+from selfee.chain.format import header, render_prompt, render_steps
+from selfee.chain.types import Chain, Instruction, Section, Step, Verdict, VerdictSource
+from selfee.chain.verdict import NEEDED, NOT_NEEDED, STEM, joint, without_verdict
 from selfee.engines.base import ScoringEngine, scoring_of
-from selfee.errors import EngineError
+from selfee.errors import ContextOverflowError, EngineError
 
 _CHOICES = (NEEDED.removeprefix(STEM), NOT_NEEDED.removeprefix(STEM))
 """Both sentences begin alike; scored is what sets them apart, where a server's likeliest tokens show it."""
@@ -47,6 +50,31 @@ class Judge:
             except EngineError:
                 self._scorer = None
         return self._scorer
+
+
+def score_verdicts(chain: Chain, engine: object) -> Chain:
+    """The chain with the probabilities of verdicts that the critic stated in words, where the engine can score.
+
+    A verdict in words is a yes or no; two answers that both want a revision differ in how much. Scored is what would
+    follow the critic's words up to that sentence, question and answer in the text format before them.
+    """
+    judge = Judge(engine)
+    steps = list(chain.steps)
+    for number, step in enumerate(steps):
+        said, verdict = step.overruled or step.feedback, step.verdict
+        if said is None or verdict is None or verdict.probability is not None or not step.answer_finished:
+            continue
+        with contextlib.suppress(ContextOverflowError):
+            scored = judge.choose(critique_prompt(chain.instruction, step.answer), without_verdict(said))
+            if scored is not None:
+                steps[number] = replace(step, verdict=replace(verdict, probability=scored.probability))
+    return replace(chain, steps=tuple(steps))
+
+
+def critique_prompt(instruction: Instruction, answer: str) -> str:
+    """What feedback on an answer is scored after: question and answer in the text format, without earlier rounds."""
+    answered = render_steps([Step(answer)], check=False)
+    return render_prompt(instruction) + answered + header(Section.FEEDBACK, 1)
 
 
 def sentence_of(verdict: Verdict) -> str:

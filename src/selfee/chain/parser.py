@@ -47,9 +47,9 @@ class ChainParser:
         return "".join(self._released)
 
     @property
-    def is_holding(self) -> bool:
-        """Whether text is held back because it may begin the next header."""
-        return bool(self._held)
+    def held(self) -> str:
+        """Text that is held back because it may begin the next header."""
+        return self._held
 
     def feed(self, text: str) -> Iterator[Event]:
         """Yield what the text so far makes certain."""
@@ -162,6 +162,7 @@ def add_section(steps: list[Step], end: SectionEnd) -> None:
         feedback_finished=end.finished,
         answer_cost=answer.answer_cost,
         feedback_cost=end.cost,
+        check=answer.check,
     )
 
 

@@ -22,12 +22,14 @@ class RevisionPolicy:
 
     0 and 3 let the model decide within reason; SelFee's "enforce k" is ``min_revisions=k``. None as maximum sets no
     limit. A revision that repeats an earlier answer word for word ends the chain, also below the minimum (its status
-    says so), unless ``stop_repeats`` is false.
+    says so), unless ``stop_repeats`` is false. With a maximum of 0 the answer is not criticised, unless
+    ``always_criticise`` is true: then the critic's verdict on it is known although nothing follows from it.
     """
 
     min_revisions: int = 0
     max_revisions: int | None = 3
     stop_repeats: bool = True
+    always_criticise: bool = False
 
     def __post_init__(self) -> None:
         if self.min_revisions < 0:
@@ -49,6 +51,11 @@ class RevisionPolicy:
         if wants_revision:
             return Action.FOLLOW if self.allows_more(num_revisions) else Action.STOP
         return Action.OVERRULE if num_revisions < self.min_revisions else Action.FOLLOW
+
+    @property
+    def criticises(self) -> bool:
+        """Whether answers are criticised at all."""
+        return self.max_revisions != 0 or self.always_criticise
 
     def allows_more(self, num_revisions: int) -> bool:
         """Whether another revision is allowed."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
 from selfee.chain.format import read_prompt, render_prompt, render_target, split_prompt
 from selfee.chain.parser import read_chain
-from selfee.chain.types import Chain, ChainEnd, Cost, CutReason, Instruction, Step, Verdict, VerdictSource
+from selfee.chain.samples import Samples, SamplesEnd
+from selfee.chain.types import Chain, ChainEnd, Check, Cost, CutReason, Instruction, Step, Verdict, VerdictSource
 from selfee.chain.verdict import find_verdict
+from selfee.chain.votes import Vote
 from selfee.errors import BadFileError, UsageError
 
 E = TypeVar("E", bound=enum.Enum)
@@ -57,8 +60,61 @@ def from_json(row: Mapping[str, Any], where: str = "chain") -> Chain:
     return chain
 
 
+def samples_to_json(samples: Samples) -> dict[str, Any]:
+    """Attempts as plain JSON values; ``final``, ``delivered`` and ``tokens`` are for readers and not read back."""
+    return {
+        "instruction": samples.instruction.text,
+        "input": samples.instruction.input,
+        "final": samples.final,
+        "end": samples.end.value,
+        "status": samples.status,
+        "chosen": samples.chosen,
+        "delivered": samples.delivered,
+        "votes": [{"answer": vote.answer, "attempts": list(vote.attempts)} for vote in samples.votes],
+        "tokens": samples.cost.tokens,
+        "seed": samples.seed,
+        "settings": dict(samples.settings),
+        "attempts": [to_json(attempt) for attempt in samples.attempts],
+    }
+
+
+def samples_from_json(row: Mapping[str, Any], where: str = "samples") -> Samples:
+    """The attempts in a line of our own format. Raises BadFileError naming ``where`` and the field."""
+    reader = _Reader(row, where)
+    attempts = [from_json(chain, f"{where}: attempts[{n}]") for n, chain in enumerate(reader.get("attempts", list))]
+    count = len(attempts)
+    chosen = reader.optional("chosen", int)
+    if chosen is not None and not 0 <= chosen < count:
+        raise BadFileError(f"{where}: chosen is {chosen}; expected one of {count} attempts")
+    votes = [
+        _vote_from_json(vote, count, f"{where}: votes[{n}]") for n, vote in enumerate(reader.get("votes", list, []))
+    ]
+    return Samples(
+        Instruction(reader.get("instruction", str), reader.get("input", str, "")),
+        tuple(attempts),
+        reader.enum("end", SamplesEnd),
+        reader.get("status", str, ""),
+        chosen,
+        tuple(votes),
+        reader.optional("seed", int),
+        reader.get("settings", dict, {}),
+    )
+
+
+def _vote_from_json(row: Any, count: int, where: str) -> Vote:
+    reader = _Reader(row, where)
+    voters = reader.get("attempts", list)
+    if not all(isinstance(voter, int) and not isinstance(voter, bool) and 0 <= voter < count for voter in voters):
+        raise BadFileError(f"{where}: field 'attempts' is {voters!r}; expected numbers of {count} attempts")
+    return Vote(reader.get("answer", str), tuple(voters))
+
+
 def to_dataset(chain: Chain) -> dict[str, Any]:
-    """A chain in the schema of SelFee's augmented data; settings and costs have no place there."""
+    """A chain in the schema of SelFee's augmented data; settings, costs and checks have no place there.
+
+    ``iteration_truncated`` is false only where the critic itself was content: a chain that an outside check ended was
+    not accepted by it.
+    """
     return {
         "iteration_truncated": chain.end is not ChainEnd.ACCEPTED,
         "instruction": chain.instruction.text,
@@ -87,14 +143,18 @@ def from_dataset(row: Mapping[str, Any], where: str = "record") -> Chain:
 
 
 def to_answer(chain: Chain, question_id: int | str, answer_id: str, model_id: str) -> dict[str, Any]:
-    """A chain in the schema of SelFee's answer files. Raises UsageError if it cannot be written as one text."""
+    """A chain in the schema of SelFee's answer files. Raises UsageError if it cannot be written as one text.
+
+    ``metadata`` names the checker if there was one: an answer that it chose is not the model's own choice.
+    """
+    checker = {"checker": chain.settings["checker"]} if chain.settings.get("checker") else {}
     return {
         "question_id": question_id,
         "text": chain.final,
         "whole_generation": render_prompt(chain.instruction) + render_target(chain),
         "answer_id": answer_id,
         "model_id": model_id,
-        "metadata": {"end": chain.end.value, "status": chain.status, "seed": chain.seed},
+        "metadata": {"end": chain.end.value, "status": chain.status, "seed": chain.seed} | checker,
     }
 
 
@@ -113,9 +173,17 @@ def _step_to_json(step: Step) -> dict[str, Any]:
     verdict: Verdict | None = step.verdict
     row["verdict"] = None if verdict is None else vars(verdict) | {"source": verdict.source.value}
     for name in ("answer_cost", "feedback_cost"):
-        cost: Cost | None = row[name]
-        row[name] = None if cost is None else vars(cost) | {"seeds": list(cost.seeds)}
+        row[name] = _cost_to_json(row[name])
+    check: Check | None = step.check
+    if check is None:
+        del row["check"]  # most chains have none
+    else:
+        row["check"] = vars(check) | {"cost": _cost_to_json(check.cost)}
     return row
+
+
+def _cost_to_json(cost: Cost | None) -> dict[str, Any] | None:
+    return None if cost is None else vars(cost) | {"seeds": list(cost.seeds)}
 
 
 def _step_from_json(row: Any, where: str) -> Step:
@@ -129,7 +197,22 @@ def _step_from_json(row: Any, where: str) -> Step:
         reader.optional("overruled", str),
         _cost_from_json(row.get("answer_cost"), f"{where}: answer_cost"),
         _cost_from_json(row.get("feedback_cost"), f"{where}: feedback_cost"),
+        _check_from_json(row["check"], f"{where}: check") if row.get("check") is not None else None,
     )
+
+
+def _check_from_json(row: Any, where: str) -> Check:
+    reader = _Reader(row, where)
+    try:
+        return Check(
+            reader.optional("passed", bool),
+            reader.optional("score", float),
+            reader.get("reason", str, ""),
+            reader.get("failed", bool, False),
+            _cost_from_json(row.get("cost"), f"{where}: cost"),
+        )
+    except UsageError as error:
+        raise BadFileError(f"{where}: {error}") from error
 
 
 def _verdict_from_json(row: Any, where: str) -> Verdict:
@@ -176,7 +259,7 @@ class _Reader:
             return default
         value = self._row[name]
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+            value = float(value) if abs(value) < 1 << 1023 else math.inf
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             found = type(value).__name__
             raise BadFileError(f"{self._where}: field '{name}' is a {found}; expected a {kind.__name__}")

@@ -9,14 +9,17 @@ from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 from typing import Literal
 
+from selfee.chain.allowance import Allowance, Purse
 from selfee.chain.asking import Asker
 from selfee.chain.budgets import Budgets
+from selfee.chain.checkers.base import Checker, CheckFunction, as_checker
 from selfee.chain.draft import Draft, Ending
 from selfee.chain.guided import guided_events
+from selfee.chain.judging import score_verdicts
 from selfee.chain.policy import RevisionPolicy
 from selfee.chain.prompts import GUIDED_PROMPTS, PROMPT_SETS, GuidedPrompt, PromptSet, find_guided_prompt, find_prompts
 from selfee.chain.rounds import cut_off
-from selfee.chain.selectors import Selector, last_finished, select
+from selfee.chain.selectors import Selector, best_checked, last_finished, least_doubted, select
 from selfee.chain.single_pass import single_pass_events
 from selfee.chain.turn_by_turn import turn_events
 from selfee.chain.types import Chain, ChainFinished, CutReason, Event, Instruction
@@ -29,7 +32,7 @@ MODES: tuple[Mode, ...] = ("auto", "single-pass", "guided", "turns")
 SMALL_MODEL = 1_000_000_000
 """Engines that say they have fewer parameters (attribute ``num_parameters``) get the prompt set "small"."""
 
-_POLICY, _PARAMS, _BUDGETS = RevisionPolicy(), SamplingParams(), Budgets()
+_POLICY, _PARAMS, _BUDGETS, _ALLOWANCE = RevisionPolicy(), SamplingParams(), Budgets(), Allowance()
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,9 @@ class Options:
     selector: Selector = last_finished
     stop: Sequence[str] = ()
     reference: str = ""
+    allowance: Allowance = _ALLOWANCE
+    checker: Checker | None = None
+    until_passed: bool = False
 
 
 class ChainStream(Iterator[Event]):
@@ -88,9 +94,12 @@ def stream_chain(
     mode: Mode = "auto",
     budgets: Budgets = _BUDGETS,
     prompts: PromptSet | GuidedPrompt | str | None = None,
-    selector: Selector = last_finished,
+    selector: Selector | None = None,
     stop: Sequence[str] = (),
     reference: str = "",
+    allowance: Allowance = _ALLOWANCE,
+    checker: Checker | CheckFunction | None = None,
+    until_passed: bool = False,
 ) -> ChainStream:
     """Make a chain, event by event.
 
@@ -100,15 +109,24 @@ def stream_chain(
     chain records it. ``stop`` ends answers and revisions, never feedback. ``reference`` is a good answer for the
     critic's eyes, for prompt sets with a place for it.
 
+    ``allowance`` limits the chain as a whole. ``checker``, or a plain function, looks at every finished answer; with
+    ``until_passed`` the chain ends with the first that passes. ``selector`` None delivers the answer that did best in
+    its check, without a checker the last finished one.
+
     If the engine fails, ChainFinished with all that was made comes first, then the error is raised, unless the context
     window was full and a finished answer exists. Raises UsageError for arguments that do not fit the engine.
     """
     if isinstance(instruction, str):
         instruction = Instruction(instruction)
     check_limits(None, stop)
-    options = Options(choose_mode(engine, mode), budgets, prompts, selector, tuple(stop), reference)
+    checker = as_checker(checker)
+    if until_passed and checker is None:
+        raise UsageError("until_passed: there is no checker that could say so; give one")
+    selector = selector or (last_finished if checker is None else best_checked)
+    mode = choose_mode(engine, mode)
+    options = Options(mode, budgets, prompts, selector, tuple(stop), reference, allowance, checker, until_passed)
     seed = random.getrandbits(32) if params.seed is None else params.seed
-    driver = _Driver(engine, options)
+    driver, purse = _Driver(engine, options), Purse(allowance)
     draft = Draft(
         instruction,
         policy,
@@ -116,8 +134,11 @@ def stream_chain(
         mode=options.mode,
         engine=str(getattr(engine, "name", type(engine).__name__)),
         settings=_settings(engine, policy, replace(params, seed=seed), options, driver.prompts_name),
+        purse=purse,
+        checker=checker,
+        until_passed=until_passed,
     )
-    return ChainStream(draft, _guard(draft, driver.events(draft, Asker(engine, params, seed)), selector))
+    return ChainStream(draft, _guard(draft, driver.events(draft, Asker(engine, params, seed, purse)), selector, engine))
 
 
 def run_chain(
@@ -129,9 +150,12 @@ def run_chain(
     mode: Mode = "auto",
     budgets: Budgets = _BUDGETS,
     prompts: PromptSet | GuidedPrompt | str | None = None,
-    selector: Selector = last_finished,
+    selector: Selector | None = None,
     stop: Sequence[str] = (),
     reference: str = "",
+    allowance: Allowance = _ALLOWANCE,
+    checker: Checker | CheckFunction | None = None,
+    until_passed: bool = False,
 ) -> Chain:
     """Make a chain and return it whole; arguments as for ``stream_chain``.
 
@@ -149,6 +173,9 @@ def run_chain(
         selector=selector,
         stop=stop,
         reference=reference,
+        allowance=allowance,
+        checker=checker,
+        until_passed=until_passed,
     )
     try:
         for _ in stream:
@@ -240,13 +267,19 @@ def _settings(
         "prompts": prompts,
         "reference": options.reference,
         "context_length": getattr(engine, "context_length", None),
+        "allowance": asdict(options.allowance) if options.allowance.is_limited else None,
+        "checker": options.checker and {"name": options.checker.name, "signal": options.checker.signal.value},
+        "until_passed": options.until_passed,
     }
     return settings | {name: value for name, value in optional.items() if value}
 
 
-def _guard(draft: Draft, events: Generator[Event, None, Ending], selector: Selector) -> Generator[Event, None, None]:
+def _guard(
+    draft: Draft, events: Generator[Event, None, Ending], selector: Selector, engine: object
+) -> Generator[Event, None, None]:
     """Finish the chain whatever happens: what was made and paid for is delivered before an error is raised."""
     failure: SelfeeError | None = None
+    draft.purse.open()
     try:
         ending = yield from events
     except SelfeeError as error:
@@ -259,6 +292,8 @@ def _guard(draft: Draft, events: Generator[Event, None, Ending], selector: Selec
             yield event
     chain = draft.finish(ending)
     try:
+        if selector is least_doubted and failure is None:
+            chain = score_verdicts(chain, engine)
         chain = replace(chain, selected=select(chain, selector))
     except SelfeeError as error:
         failure = failure or error

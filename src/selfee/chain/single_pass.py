@@ -15,7 +15,7 @@ from selfee.chain.budgets import HEADER_TOKENS, Budgets
 from selfee.chain.draft import Draft, Ending
 from selfee.chain.format import follower, header, render_prompt, render_steps
 from selfee.chain.parser import ChainParser
-from selfee.chain.rounds import PATIENCE, cut_off, cut_reason, decide_ending, no_revisions
+from selfee.chain.rounds import BUDGET_CUTS, PATIENCE, cut_off, cut_reason, decide_ending, is_spent, no_revisions
 from selfee.chain.types import (
     ChainEnd,
     CutReason,
@@ -91,13 +91,15 @@ class _SinglePass:
                 if self._ending is not None or self._filter.matched is not None:
                     return None
                 if asked.ending is None and self._left() <= 0:
-                    draft.tokens = self._asker.recount(draft.text, draft.tokens)
+                    draft.tokens = self._asker.recount(draft.text + self._parser.held, draft.tokens)
                     if self._left() <= 0 or self._pieces > PATIENCE * (budgets.of(self._parser.section) + 1):
                         return CutReason.LENGTH
+                if asked.ending is None and is_spent(draft, self._asker, self._pieces, self._parser.held):
+                    return CutReason.SPENT
         finally:
             asked.close()
             draft.settle(asked)
-        full = asked.lowered and self._asker.knows_context
+        full = (asked.lowered and self._asker.knows_context) or asked.rationed
         if asked.ending is FinishReason.LENGTH and came and self._left() > 0 and not full:
             return _MORE
         return cut_reason(asked)
@@ -105,7 +107,7 @@ class _SinglePass:
     def _left(self) -> int:
         """Tokens that the open section may still use; a header that may be on its way is not its own."""
         own = self._budgets.of(self._parser.section) - self._draft.tokens
-        return own + HEADER_TOKENS if self._parser.is_holding else own
+        return own + HEADER_TOKENS if self._parser.held else own
 
     def _open(self, params: SamplingParams, limit: int) -> Iterator[Chunk]:
         return self._engine.stream(Request(self._read[0], params, limit, prediction=self._prediction))
@@ -128,7 +130,12 @@ class _SinglePass:
                 asks = Verdict(needed=True, source=VerdictSource.HEADER)
                 is_feedback = event.section is Section.FEEDBACK
                 yield self._draft.end(verdict=(event.verdict or asks) if is_feedback else None)
-                self._ending = decide_ending(self._draft, wants_revision=True) if is_feedback else self._after_answer()
+                follows = Section.REVISION if is_feedback else Section.FEEDBACK
+                if is_feedback:
+                    ending = decide_ending(self._draft, wants_revision=True)
+                else:
+                    ending = (yield from self._draft.examine()) or self._after_answer()
+                self._ending = ending or self._draft.afford(follows)
                 if self._ending is not None:
                     return
 
@@ -158,14 +165,14 @@ class _SinglePass:
         place = f"feedback {self._parser.number}"
         verdict = find_verdict(self._draft.text)
         enforced = self._draft.num_revisions < self._draft.policy.min_revisions
-        gone = cut is not None and cut is not CutReason.LENGTH
+        gone = cut is not None and cut not in BUDGET_CUTS
         if cut is not None and (gone or (verdict is None and not enforced)):
             yield self._draft.end(finished=False, verdict=verdict)
             self._ending = cut_off(cut, place)  # its verdict never came: silence is no consent
             return
         verdict = verdict or Verdict(needed=False, source=VerdictSource.SILENCE)
         yield self._draft.end(finished=cut is None, verdict=verdict)
-        self._ending = decide_ending(self._draft, verdict.needed)
+        self._ending = decide_ending(self._draft, verdict.needed) or self._draft.afford(Section.REVISION)
         if self._ending is None and not verdict.needed:
             yield self._draft.overrule()
 
@@ -175,10 +182,11 @@ class _SinglePass:
         if cut is not None:
             self._ending = cut_off(cut, place)
             return
-        self._ending = self._after_answer()
+        self._ending = (yield from self._draft.examine()) or self._after_answer()
         made = self._draft.num_revisions
         if self._ending is None and self._filter.matched is None and made >= self._draft.policy.min_revisions:
             self._ending = Ending(ChainEnd.ACCEPTED, f"the model ended after {place} without feedback")
+        self._ending = self._ending or self._draft.afford(Section.FEEDBACK)
 
     def _after_answer(self) -> Ending | None:
-        return no_revisions() if self._draft.policy.max_revisions == 0 else self._draft.repeats()
+        return no_revisions() if not self._draft.policy.criticises else self._draft.repeats()

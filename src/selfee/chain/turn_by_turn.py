@@ -13,11 +13,10 @@ from functools import partial
 from selfee.chain.asking import Asked, Asker
 from selfee.chain.budgets import Budgets
 from selfee.chain.draft import Draft, Ending
-from selfee.chain.format import header, render_prompt, render_steps
-from selfee.chain.judging import Judge, sentence_of
+from selfee.chain.judging import Judge, critique_prompt, sentence_of
 from selfee.chain.prompts import PromptSet, Turn, fields_of
-from selfee.chain.rounds import Events, end_answer, end_feedback, run_rounds, write_text
-from selfee.chain.types import CutReason, Event, Section, Step, Verdict, VerdictSource
+from selfee.chain.rounds import BUDGET_CUTS, Events, end_answer, end_feedback, read_words, run_rounds, write_text
+from selfee.chain.types import CutReason, Event, Section, Verdict, VerdictSource
 from selfee.chain.verdict import find_verdict, joint, overrule
 from selfee.engines.base import ChatEngine, ChatRequest, Chunk, Message, Prediction, SamplingParams
 from selfee.errors import ContextOverflowError, UsageError
@@ -78,8 +77,8 @@ class _Turns:
         self._words.append(words)
         self._critic = [*self._used, Message("assistant", words)]
         verdict = find_verdict(words)
-        if verdict is None and cut in (None, CutReason.LENGTH):
-            verdict = self._judge.choose(self._plain_text(answer), words) or self._ask()
+        if verdict is None and cut in (None, *BUDGET_CUTS):
+            verdict = self._judge.choose(critique_prompt(self.draft.instruction, answer), words) or self._ask()
             if verdict.source is not VerdictSource.SILENCE:
                 yield self.draft.write(joint(words) + sentence_of(verdict))
         return (yield from end_feedback(self.draft, cut, verdict))
@@ -147,17 +146,13 @@ class _Turns:
         fields = fields_of(self.draft.instruction, answer, feedback, self.reference)
         return [turn.fill(fields) for turn in turns if self.reference or not turn.with_reference]
 
-    def _plain_text(self, answer: str) -> str:
-        """What the verdict is scored after: question and answer in the text format (scoring knows no templates)."""
-        answered = render_steps([Step(answer)], check=False)
-        return render_prompt(self.draft.instruction) + answered + header(Section.FEEDBACK, 1)
-
     def _ask(self) -> Verdict:
         """Ask the critic once more, for the verdict alone."""
+        if self.draft.purse.is_empty:
+            return Verdict(needed=False, source=VerdictSource.SILENCE)
         messages = [*self._critic, Message("user", self.prompts.ask_verdict)]
         asked = self._ask_chat(messages, (), _VERDICT_TOKENS)
-        self.draft.note(asked)
-        found = find_verdict("".join(chunk.text for chunk in asked))
+        found = find_verdict(read_words(self.draft, self.asker, asked))
         if found is None:
             return Verdict(needed=False, source=VerdictSource.SILENCE)
         return replace(found, source=VerdictSource.ASKED)

@@ -7,9 +7,12 @@ format calls "Feedback i+1".
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from selfee.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,24 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Check:
+    """What somebody other than the chain's own critic found: a program, a pattern, a judge.
+
+    Raises UsageError for a score that is no number: it could not be compared.
+    """
+
+    passed: bool | None  # None = the checker could not tell, or only gives scores
+    score: float | None = None  # the higher the better; its scale is the checker's own
+    reason: str = ""  # one line for people
+    failed: bool = False  # the checker itself crashed or took too long: says nothing about the answer
+    cost: Cost | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.score is not None and not math.isfinite(self.score):
+            raise UsageError(f"check: score is {self.score}; expected a finite number, or None for no score")
+
+
+@dataclass(frozen=True)
 class Step:
     """An answer and the feedback on it."""
 
@@ -82,6 +103,7 @@ class Step:
     overruled: str | None = field(default=None, compare=False)  # the feedback as the model wrote it
     answer_cost: Cost | None = field(default=None, compare=False)
     feedback_cost: Cost | None = field(default=None, compare=False)
+    check: Check | None = None  # of the answer, where a checker was given
 
     @property
     def is_deliverable(self) -> bool:
@@ -96,6 +118,8 @@ class ChainEnd(enum.Enum):
     CAPPED = "capped"  # the model wanted another revision; the policy allows no more
     UNCHANGED = "unchanged"  # a revision equals the answer before it
     REPEATED = "repeated"  # a revision equals an earlier answer: the chain goes round in circles
+    PASSED = "passed"  # an answer passed the checker, which the chain was to end with: not the model's own decision
+    SPENT = "spent"  # what is left of the allowance holds no further section; no answer was cut off
     CUT_OFF = "cut_off"  # see Chain.cut
 
 
@@ -103,6 +127,7 @@ class CutReason(enum.Enum):
     """What cut a chain off."""
 
     LENGTH = "length"  # a section used up its budget
+    SPENT = "spent"  # the whole chain used up its allowance
     CONTEXT = "context"  # the context window is full
     CANCELLED = "cancelled"  # the caller, or the server, gave up
     ERROR = "error"  # the engine failed
@@ -153,14 +178,24 @@ class Chain:
     @property
     def cost(self) -> Cost:
         """All sections' costs together."""
-        costs = [cost for step in self.steps for cost in (step.answer_cost, step.feedback_cost) if cost]
-        return Cost(
-            tokens=sum(cost.tokens for cost in costs),
-            seconds=sum(cost.seconds for cost in costs),
-            prompt_tokens=sum(cost.prompt_tokens for cost in costs),
-            cached_tokens=sum(cost.cached_tokens for cost in costs),
-            seeds=tuple(seed for cost in costs for seed in cost.seeds),
-        )
+        return total_cost(cost for step in self.steps for cost in (step.answer_cost, step.feedback_cost))
+
+    @property
+    def check_cost(self) -> Cost:
+        """What checking cost, which is not part of ``cost``: it may be another model's tokens."""
+        return total_cost(step.check.cost for step in self.steps if step.check is not None)
+
+
+def total_cost(costs: Iterable[Cost | None]) -> Cost:
+    """All costs that are known, together."""
+    known = [cost for cost in costs if cost is not None]
+    return Cost(
+        tokens=sum(cost.tokens for cost in known),
+        seconds=sum(cost.seconds for cost in known),
+        prompt_tokens=sum(cost.prompt_tokens for cost in known),
+        cached_tokens=sum(cost.cached_tokens for cost in known),
+        seeds=tuple(seed for cost in known for seed in cost.seeds),
+    )
 
 
 @dataclass(frozen=True)
@@ -207,10 +242,18 @@ class Overruled:
 
 
 @dataclass(frozen=True)
+class Checked:
+    """The checker has looked at an answer. ``number`` is that of the answer, 0 for the first."""
+
+    number: int
+    check: Check
+
+
+@dataclass(frozen=True)
 class ChainFinished:
     """The last event: the whole chain."""
 
     chain: Chain
 
 
-Event = SectionStart | TextDelta | SectionEnd | Overruled | ChainFinished
+Event = SectionStart | TextDelta | SectionEnd | Checked | Overruled | ChainFinished

@@ -95,6 +95,12 @@ def overrule(feedback: str) -> str:
     return feedback if found.needed else feedback[: _sentence_start(feedback, found.start)] + NEEDED
 
 
+def without_verdict(feedback: str) -> str:
+    """The feedback up to the sentence that states its verdict; all of it if none does."""
+    found = _find(feedback)
+    return feedback if found is None else feedback[: _sentence_start(feedback, found.start)].rstrip()
+
+
 def add_sentence(feedback: str, sentence: str) -> str:
     """The feedback with a sentence added: in the same line after a full stop, else in a paragraph of its own."""
     return feedback.rstrip() + joint(feedback) + sentence

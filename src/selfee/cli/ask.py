@@ -6,15 +6,17 @@ import enum
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from selfee.chain.allowance import Allowance
 from selfee.chain.budgets import Budgets
 from selfee.chain.policy import RevisionPolicy
+from selfee.cli.choosing import Chooser, Choosing
 from selfee.cli.options import FlagGroup, with_flags
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
 from selfee.engines.base import SamplingParams
@@ -36,6 +38,8 @@ EXAMPLES = """Examples:
   selfee ask "Why is the sky blue?" --revisions 2 --seed 1
   selfee ask "Summarise this" < notes.txt
   selfee ask -m model.gguf "Plan a day" --json
+  selfee ask "What is 17 times 23?" --best-of 5 --keep vote --vote-on number
+  selfee ask "Write a haiku" --total-tokens 2000 --check-command "./is_haiku.py" --until-passed
   SELFEE_API_KEY=… selfee ask -m https://host/v1#model "Plan a day"
 
 Every flag --some-flag can also be set by the variable SELFEE_SOME_FLAG; the flag wins."""
@@ -70,14 +74,27 @@ SAMPLING = FlagGroup(
 )
 
 
+ALLOWANCE = FlagGroup(
+    Allowance,
+    prefix="total_",
+    words={
+        "tokens": "Generate at most so many tokens in all, and revise until then unless --max-revisions forbids it",
+        "seconds": "Take at most so many seconds in all, and revise until then unless --max-revisions forbids it",
+    },
+)
+# A program must never be run because of a variable that somebody else has set.
+CHOOSING = FlagGroup(Choosing, has_variables=False)
+
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command("ask", epilog=EXAMPLES)
-@with_flags(BUDGETS, SAMPLING)
+@with_flags(BUDGETS, SAMPLING, ALLOWANCE, CHOOSING)
 def ask(
     budgets: Budgets,
     params: SamplingParams,
+    allowance: Allowance,
+    choosing: Choosing,
     call: typer.Context,
     question: Annotated[
         list[str] | None, typer.Argument(help="The question; - = standard input.", metavar="QUESTION")
@@ -188,13 +205,14 @@ def ask(
     ] = False,
 ) -> None:
     """Read the question, open the model, make the chain, deliver it."""
-    from selfee.cli.delivery import Wish, deliver_chain
+    from selfee.cli.delivery import Task, Wish, deliver
     from selfee.cli.question import read_question
     from selfee.cli.session import session_kept
 
     if as_json and as_jsonl:
         raise UsageError("--json and --jsonl: both given; expected one of them")
-    policy = revision_policy(*_revisions(call))
+    chooser = Chooser(choosing, allowance, os.environ)
+    policy = revision_policy(*_revisions(call, chooser.samples), limited=allowance.is_limited)
     stdout, stderr = screen_of(sys.stdout, color), screen_of(sys.stderr, color)
 
     def notify(text: str) -> None:
@@ -206,19 +224,28 @@ def ask(
     form = "json" if as_json else "jsonl" if as_jsonl else "raw" if show is Show.RAW else "final"
     wish = Wish(form, shows_chain=form == "final" and show is Show.CHAIN and not quiet, is_quiet=quiet)
     if model in BUILTIN_MODELS:
-        mode, prompts, params = _suited(BUILTIN_MODELS[model], mode, prompts, params, call)
-    with open_model(model, context, threads, repack, api_key_file, timeout, None if quiet else stderr) as engine:
-        from selfee.chain.run import stream_chain
+        mode, prompts, params = _suited(BUILTIN_MODELS[model], mode, prompts, params, call, chooser.samples)
+    with ExitStack() as engines:
+        screen = None if quiet else stderr
 
+        def open_one(name: str, size: int | None = None) -> AnyEngine:
+            one = open_model(name, size, threads, repack, api_key_file, timeout, screen)
+            engines.enter_context(one)
+            return one
+
+        engine = open_one(model, context)
+        task = Task(instruction, policy, params, budgets, allowance, mode.value, prompts, tuple(stop or ()))
         with session_kept(engine, plan):
-            stream = stream_chain(
-                engine, instruction, policy, params, mode=mode.value, budgets=budgets, prompts=prompts, stop=stop or ()
-            )
-            deliver_chain(stream, wish, stdout, stderr)
+            deliver(engine, task, chooser, chooser.checker(engine, open_one), wish, stdout, stderr)
 
 
-def revision_policy(exactly: int | None, at_least: int | None, at_most: int | None) -> RevisionPolicy:
-    """The policy that --revisions, --min-revisions and --max-revisions mean together."""
+def revision_policy(
+    exactly: int | None, at_least: int | None, at_most: int | None, *, limited: bool = False
+) -> RevisionPolicy:
+    """The policy that --revisions, --min-revisions and --max-revisions mean together.
+
+    What is ``limited`` by tokens or seconds needs no limit by number, unless one is asked for.
+    """
     if exactly is not None:
         if at_least is not None or at_most is not None:
             raise UsageError(
@@ -227,24 +254,39 @@ def revision_policy(exactly: int | None, at_least: int | None, at_most: int | No
         return RevisionPolicy(exactly, exactly)
     defaults = RevisionPolicy()
     least = defaults.min_revisions if at_least is None else at_least
-    if at_most is None and defaults.max_revisions is not None:
+    if at_most is None and defaults.max_revisions is not None and not limited:
         at_most = max(defaults.max_revisions, least)
     return RevisionPolicy(least, at_most)
 
 
-def _revisions(call: typer.Context) -> list[int | None]:
-    """--revisions, --min-revisions and --max-revisions; a variable that contradicts a flag is left out."""
+def _revisions(call: typer.Context, samples: bool) -> list[int | None]:
+    """--revisions, --min-revisions and --max-revisions; a variable that contradicts a flag is left out.
+
+    Raises UsageError for such a flag beside --best-of.
+    """
     names = ("revisions", "min_revisions", "max_revisions")
     sources = {name: call.get_parameter_source(name) for name in names}
     kinds = {name == "revisions" for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+    if samples and kinds:
+        raise UsageError(
+            "--best-of: answers anew instead of revising; leave out --revisions, --min- and --max-revisions"
+        )
     return [None if kinds and (name == "revisions") not in kinds else call.params[name] for name in names]
 
 
 def _suited(
-    model: BuiltinModel, mode: ModeName, prompts: str | None, params: SamplingParams, call: typer.Context
+    model: BuiltinModel,
+    mode: ModeName,
+    prompts: str | None,
+    params: SamplingParams,
+    call: typer.Context,
+    samples: bool,
 ) -> tuple[ModeName, str | None, SamplingParams]:
-    """Mode, words and temperature that suit a built-in model, where the user did not choose."""
-    if call.params["temperature"] is None:
+    """Mode, words and temperature that suit a built-in model, where the user did not choose.
+
+    Several attempts must differ, so a model that does best at temperature 0 is sampled at the usual one.
+    """
+    if call.params["temperature"] is None and not (samples and model.temperature == 0):
         params = replace(params, temperature=model.temperature)
     if mode is not ModeName.AUTO:
         return mode, prompts, params

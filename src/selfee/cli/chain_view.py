@@ -5,6 +5,8 @@ from __future__ import annotations
 from selfee.chain.types import (
     Chain,
     ChainFinished,
+    Check,
+    Checked,
     Cost,
     Event,
     Overruled,
@@ -45,8 +47,14 @@ class ChainView:
             self._write(self._wrapping.feed(for_terminal(event.text)))
         elif isinstance(event, SectionEnd):
             self._end(event)
+        elif isinstance(event, Checked):
+            self._show_check(event.check)
         elif isinstance(event, ChainFinished):
             self._finish(event.chain)
+
+    def flush(self) -> None:
+        """Show what was held back; nothing more comes."""
+        self._show_verdict()
 
     def interrupt(self, chain: Chain) -> None:
         """The user stopped it."""
@@ -96,6 +104,22 @@ class ChainView:
         if verdict.needed:
             return self._screen.style("● revision needed", "yellow") + self._dim(share)
         return self._screen.style("● revision not needed", "green") + self._dim(share)
+
+    def _show_check(self, check: Check) -> None:
+        if check.failed:
+            chip = self._screen.style("● the check failed itself", "red")
+        elif check.passed is None:
+            chip = self._screen.style("● checked" if check.score is not None else "● cannot be checked", "yellow")
+        else:
+            chip = self._screen.style(
+                "● passed" if check.passed else "● not passed", "green" if check.passed else "yellow"
+            )
+        score = "" if check.score is None else f" with a score of {check.score:g}"
+        self._line(chip + self._dim(score))
+        wrapping = WrappingText(self._screen.width, _LABEL)
+        if reason := wrapping.feed(for_terminal(check.reason)) + wrapping.finish():
+            self._screen.write(self._dim(reason) + "\n")
+        self._screen.write("\n")
 
     def _show_forced(self, event: Overruled) -> None:
         line, self._verdict_line = self._verdict_line or "", None

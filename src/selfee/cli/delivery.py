@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from selfee.chain.allowance import Allowance
+from selfee.chain.budgets import Budgets
+from selfee.chain.checkers import Checker
 from selfee.chain.format import render_steps
-from selfee.chain.record import to_json
-from selfee.chain.run import ChainStream
-from selfee.chain.types import Chain, ChainFinished
+from selfee.chain.policy import RevisionPolicy
+from selfee.chain.record import samples_to_json, to_json
+from selfee.chain.resampling import SamplesStream, stream_samples
+from selfee.chain.run import ChainStream, Mode, stream_chain
+from selfee.chain.samples import Samples, SamplesEnd, SamplesFinished
+from selfee.chain.types import Chain, ChainFinished, Instruction
 from selfee.cli.chain_view import ChainView, final_rule, wrapped
+from selfee.cli.choosing import Chooser
 from selfee.cli.output import Screen, for_terminal
 from selfee.cli.plain import plain_event
+from selfee.cli.samples_view import SamplesView
+from selfee.engines.base import SamplingParams
 from selfee.errors import EngineError, SelfeeError
 
 
@@ -21,6 +30,59 @@ class Wish:
     form: str = "final"  # "final", "raw", "json" or "jsonl"
     shows_chain: bool = True
     is_quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to ask, and how the model is driven."""
+
+    instruction: Instruction
+    policy: RevisionPolicy
+    params: SamplingParams
+    budgets: Budgets
+    allowance: Allowance
+    mode: Mode
+    prompts: str | None
+    stop: tuple[str, ...]
+
+
+def deliver(
+    engine: object, task: Task, chooser: Chooser, checker: Checker | None, wish: Wish, stdout: Screen, stderr: Screen
+) -> None:
+    """Make a chain, or several attempts, and deliver the answer."""
+    if chooser.samples:
+        samples = stream_samples(
+            engine,
+            task.instruction,
+            chooser.count,
+            task.params,
+            keep=chooser.keep,
+            extractor=chooser.extractor,
+            allowance=task.allowance,
+            checker=checker,
+            until_passed=chooser.until_passed,
+            mode=task.mode,
+            budgets=task.budgets,
+            prompts=task.prompts,
+            stop=task.stop,
+        )
+        deliver_samples(samples, wish, stdout, stderr)
+        return
+    chain = stream_chain(
+        engine,
+        task.instruction,
+        task.policy,
+        task.params,
+        mode=task.mode,
+        budgets=task.budgets,
+        prompts=task.prompts,
+        selector=chooser.selector,
+        stop=task.stop,
+        allowance=task.allowance,
+        checker=checker,
+        until_passed=chooser.until_passed,
+    )
+    deliver_chain(chain, wish, stdout, stderr)
 
 
 def deliver_chain(stream: ChainStream, wish: Wish, stdout: Screen, stderr: Screen) -> None:
@@ -58,17 +120,66 @@ def deliver_chain(stream: ChainStream, wish: Wish, stdout: Screen, stderr: Scree
         stderr.write(for_terminal(stream.chain.status) + "\n")
 
 
+def deliver_samples(stream: SamplesStream, wish: Wish, stdout: Screen, stderr: Screen) -> None:
+    """As ``deliver_chain``, for several attempts."""
+    view = SamplesView(stderr) if wish.shows_chain else None
+    try:
+        for event in stream:
+            if view is not None:
+                view.show(event)
+            if wish.form == "jsonl":
+                stdout.write_json(plain_event(event))
+    except KeyboardInterrupt:
+        stream.close()
+        samples = stream.samples
+        if view is not None:
+            view.interrupt(samples)
+        if wish.form == "jsonl":
+            stdout.write_json(plain_event(SamplesFinished(samples)))
+        if samples.delivered is not None or wish.form == "json":
+            _print_samples(samples, wish, stdout, stderr)
+        raise
+    except SelfeeError:
+        if stream.samples.delivered is not None or wish.form == "json":
+            _print_samples(stream.samples, wish, stdout, stderr)
+        raise
+    samples = stream.samples
+    _print_samples(samples, wish, stdout, stderr)
+    if samples.delivered is None:
+        raise EngineError(f"{samples.status}; no attempt was finished with an answer")
+    if samples.end is SamplesEnd.CUT_OFF and view is None and not wish.is_quiet:
+        stderr.write(for_terminal(samples.status) + "\n")
+
+
 def _print(chain: Chain, wish: Wish, stdout: Screen, stderr: Screen) -> None:
     """The result in the form wished for; nothing where nothing was made."""
     if wish.form == "json":
         stdout.write_json(to_json(chain))
     elif wish.form == "raw":
-        text = render_steps(chain.steps, check=False)
-        stdout.write((for_terminal(text) if stdout.is_terminal else text) + "\n" if text else "")
-    elif wish.form == "final" and chain.final:
-        if not stdout.is_terminal:
-            stdout.write(chain.final + "\n")
-            return
+        _print_raw(chain, stdout)
+    elif wish.form == "final":
+        _print_final(chain.final, wish, stdout, stderr)
+
+
+def _print_samples(samples: Samples, wish: Wish, stdout: Screen, stderr: Screen) -> None:
+    """As ``_print``; raw is the text of the attempt that is delivered."""
+    if wish.form == "json":
+        stdout.write_json(samples_to_json(samples))
+    elif wish.form == "raw" and samples.attempts:
+        _print_raw(samples.attempts[samples.delivered or 0], stdout)
+    elif wish.form == "final":
+        _print_final(samples.final, wish, stdout, stderr)
+
+
+def _print_raw(chain: Chain, stdout: Screen) -> None:
+    text = render_steps(chain.steps, check=False)
+    stdout.write((for_terminal(text) if stdout.is_terminal else text) + "\n" if text else "")
+
+
+def _print_final(answer: str, wish: Wish, stdout: Screen, stderr: Screen) -> None:
+    if answer and not stdout.is_terminal:
+        stdout.write(answer + "\n")
+    elif answer:
         if wish.shows_chain and stderr.is_terminal:
             stderr.write(final_rule(stderr))
-        stdout.write(wrapped(chain.final, stdout.width) + "\n")
+        stdout.write(wrapped(answer, stdout.width) + "\n")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import enum
 import functools
 import inspect
 import io
 import textwrap
 import tokenize
 from collections.abc import Callable, Collection, Mapping
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
@@ -29,6 +30,7 @@ class FlagGroup:
     omit: Collection[str] = ()
     prefix: str = ""
     suffix: str = ""
+    has_variables: bool = True  # whether SELFEE_SOME_FLAG sets --some-flag
     help: str = ""  # for every flag; "{field}" is its name; empty = the field's comment
     words: Mapping[str, str] = dataclasses.field(default_factory=dict)  # field -> help, where the comment is for Python
 
@@ -92,9 +94,8 @@ def _parameters(group: FlagGroup) -> list[inspect.Parameter]:
         flag = f"--{name.replace('_', '-')}"
         declared = f"{flag}/--no-{flag[2:]}" if annotation is bool else flag
         help_text = _sentence(text) + ("" if default in (None, ()) else f"  [default: {_shown(default)}]")
-        option = typer.Option(
-            declared, help=help_text, envvar=f"SELFEE_{name.upper()}", show_envvar=False, show_default=False
-        )
+        variable = f"SELFEE_{name.upper()}" if group.has_variables else None
+        option = typer.Option(declared, help=help_text, envvar=variable, show_envvar=False, show_default=False)
         parameters.append(
             inspect.Parameter(
                 name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[annotation | None, option]
@@ -119,11 +120,17 @@ def _default(kind: type, name: str) -> Any:
 
 
 def _flag_type(hint: Any, default: Any) -> tuple[Any, Any]:
-    """What a person types for a field: numbers and switches as they are, mappings and sequences as a text."""
-    for plain in (bool, int, float):
+    """What a person types for a field: plain values and names as they are, mappings and sequences as a text."""
+    kinds: list[Any] = [bool, int, float, str, *_enums(hint)]
+    for plain in kinds:
         if hint in (plain, plain | None):
             return plain, default
     return str, ",".join(default) if isinstance(default, tuple) else None
+
+
+def _enums(hint: Any) -> list[type[enum.Enum]]:
+    """The kinds of names in a field's type."""
+    return [kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and issubclass(kind, enum.Enum)]
 
 
 def _build(group: FlagGroup, values: dict[str, Any]) -> Any:
@@ -138,6 +145,8 @@ def _build(group: FlagGroup, values: dict[str, Any]) -> Any:
 
 
 def _parse(field: str, hint: Any, text: str) -> Any:
+    if hint in (str, str | None):
+        return text
     if "Mapping" in str(hint):
         return parse_biases(text, f"--{field.replace('_', '-')}")
     return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -1,4 +1,4 @@
-"""Events of a chain as plain JSON values: the lines of ``--jsonl``."""
+"""Events of a chain, or of several attempts, as plain JSON values: the lines of ``--jsonl``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ import enum
 import re
 from typing import Any
 
-from selfee.chain.record import to_json
+from selfee.chain.record import samples_to_json, to_json
+from selfee.chain.samples import Sampled, SamplesFinished
 from selfee.chain.types import ChainFinished, Event
 
 
-def plain_event(event: Event) -> dict[str, Any]:
-    """An event as one object; ``event`` names its kind. The last holds the chain as ``--json`` prints it."""
+def plain_event(event: Event | Sampled | SamplesFinished) -> dict[str, Any]:
+    """An event as one object; ``event`` names its kind, ``attempt`` the attempt it belongs to, if there are several.
+
+    The last holds what ``--json`` prints.
+    """
+    if isinstance(event, Sampled):
+        return {"attempt": event.attempt} | plain_event(event.event)
+    if isinstance(event, SamplesFinished):
+        return {"event": "samples_finished", "samples": samples_to_json(event.samples)}
     kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()
     if isinstance(event, ChainFinished):
         return {"event": kind, "chain": to_json(event.chain)}
