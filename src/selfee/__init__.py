@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from selfee.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from selfee.chain.many import run_chains as run_chains
     from selfee.chain.policy import RevisionPolicy as RevisionPolicy
     from selfee.chain.run import run_chain as run_chain
     from selfee.chain.run import stream_chain as stream_chain
@@ -39,6 +40,7 @@ __all__ = [
     "open_checkpoint",
     "open_engine",
     "run_chain",
+    "run_chains",
     "stream_chain",
 ]
 
@@ -54,6 +56,7 @@ __getattr__, __dir__ = lazy_names(
         "open_checkpoint": "selfee.weights.open",
         "open_engine": "selfee.engines.open",
         "run_chain": "selfee.chain.run",
+        "run_chains": "selfee.chain.many",
         "stream_chain": "selfee.chain.run",
     },
 )

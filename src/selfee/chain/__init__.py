@@ -1,12 +1,14 @@
 """The heart: answer, feedback, revision. The only home of the text format, the verdict and the stop rule.
 
-``stream_chain`` drives any engine and yields events; ``run_chain`` returns the finished Chain; ``run_samples`` asks
-several times instead of revising. Never knows where a model lies, what a tokenizer is, or how a screen looks.
+``stream_chain`` drives any engine and yields events; ``run_chain`` returns the finished Chain, ``run_chains`` makes
+several at a time; ``run_samples`` asks several times instead of revising. Never knows where a model lies, what a
+tokenizer is, or how a screen looks.
 """
 
 from selfee.chain.allowance import Allowance, match_cost
 from selfee.chain.budgets import Budgets
 from selfee.chain.checkers import Checker, CommandChecker, FunctionChecker, JudgeChecker, RegexChecker, Signal
+from selfee.chain.many import run_chains
 from selfee.chain.policy import Action, RevisionPolicy
 from selfee.chain.resampling import SamplesStream, run_samples, stream_samples
 from selfee.chain.run import ChainStream, run_chain, stream_chain
@@ -70,6 +72,7 @@ __all__ = [
     "match_cost",
     "most_agreed",
     "run_chain",
+    "run_chains",
     "run_samples",
     "stream_chain",
     "stream_samples",

@@ -115,6 +115,8 @@ class Draft:
                 self._cost,
                 prompt_tokens=self._cost.prompt_tokens + asked.usage.prompt_tokens,
                 cached_tokens=self._cost.cached_tokens + asked.usage.cached_tokens,
+                drafted_tokens=self._cost.drafted_tokens + asked.usage.drafted_tokens,
+                accepted_tokens=self._cost.accepted_tokens + asked.usage.accepted_tokens,
             )
 
     def end(self, finished: bool = True, verdict: Verdict | None = None) -> SectionEnd:

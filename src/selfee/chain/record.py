@@ -239,6 +239,8 @@ def _cost_from_json(row: Any, where: str) -> Cost | None:
         reader.get("prompt_tokens", int, 0),
         reader.get("cached_tokens", int, 0),
         tuple(seeds),
+        reader.get("drafted_tokens", int, 0),
+        reader.get("accepted_tokens", int, 0),
     )
 
 

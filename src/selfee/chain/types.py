@@ -71,6 +71,8 @@ class Cost:
     prompt_tokens: int = 0  # read by the requests that began in this section, as far as they told
     cached_tokens: int = 0  # of these, how many were still in the engine's cache
     seeds: tuple[int, ...] = ()  # of the requests that began in this section
+    drafted_tokens: int = 0  # guesses that the engine verified, as far as it told
+    accepted_tokens: int = 0  # of these, how many were right and so cost no pass of their own
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,8 @@ def total_cost(costs: Iterable[Cost | None]) -> Cost:
         prompt_tokens=sum(cost.prompt_tokens for cost in known),
         cached_tokens=sum(cost.cached_tokens for cost in known),
         seeds=tuple(seed for cost in known for seed in cost.seeds),
+        drafted_tokens=sum(cost.drafted_tokens for cost in known),
+        accepted_tokens=sum(cost.accepted_tokens for cost in known),
     )
 
 

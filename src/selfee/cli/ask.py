@@ -181,6 +181,15 @@ def ask(
             show_envvar=False,
         ),
     ] = None,
+    drafting: Annotated[
+        bool,
+        typer.Option(
+            "--drafting/--no-drafting",
+            help="Guess tokens from earlier text and verify many at once: the same text, sooner.",
+            envvar="SELFEE_DRAFTING",
+            show_envvar=False,
+        ),
+    ] = True,
     api_key_file: Annotated[
         Path | None,
         typer.Option(
@@ -229,7 +238,7 @@ def ask(
         screen = None if quiet else stderr
 
         def open_one(name: str, size: int | None = None) -> AnyEngine:
-            one = open_model(name, size, threads, repack, api_key_file, timeout, screen)
+            one = open_model(name, size, threads, repack, drafting, api_key_file, timeout, screen)
             engines.enter_context(one)
             return one
 
@@ -311,6 +320,7 @@ def open_model(
     context: int | None,
     threads: int | None,
     repack: bool | None,
+    drafting: bool,
     api_key_file: Path | None,
     timeout: float | None,
     stderr: Screen | None,
@@ -332,6 +342,7 @@ def open_model(
             context_length=context,
             threads=threads,
             repack=repack,
+            drafting=drafting,
             api_key=key,
             timeout=timeout,
             proxy=server_proxy(model) if is_server else None,
