@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from selfee.chain.run import run_chain as run_chain
     from selfee.chain.run import stream_chain as stream_chain
     from selfee.chain.types import Chain as Chain
+    from selfee.chain.types import Exchange as Exchange
     from selfee.chain.types import Instruction as Instruction
     from selfee.engines.base import SamplingParams as SamplingParams
     from selfee.engines.open import open_engine as open_engine
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Chain",
+    "Exchange",
     "Instruction",
     "RevisionPolicy",
     "SamplingParams",
@@ -48,6 +50,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Chain": "selfee.chain.types",
+        "Exchange": "selfee.chain.types",
         "Instruction": "selfee.chain.types",
         "RevisionPolicy": "selfee.chain.policy",
         "SamplingParams": "selfee.engines.base",

@@ -22,6 +22,7 @@ from selfee.chain.types import (
     Check,
     Cost,
     CutReason,
+    Exchange,
     Instruction,
     Step,
     Verdict,
@@ -87,7 +88,8 @@ def test_any_chain_survives_its_line(
 ) -> None:
     steps = tuple(replace(step, check=check) for step, check in zip(chain.steps, checks, strict=False))
     cut, end = (end, ChainEnd.CUT_OFF) if isinstance(end, CutReason) else (None, end)
-    changed = Chain(Instruction(question, question), steps, end, "said", cut, seed=2**31, mode="turns")
+    told = (Exchange(question, "So."),) * len(steps)
+    changed = Chain(Instruction(question, question, told, question), steps, end, "said", cut, seed=2**31, mode="turns")
     assert repr(through_json(changed)) == repr(changed)
 
 

@@ -36,10 +36,17 @@ MAX_HEADER = 48
 
 
 def render_prompt(instruction: Instruction) -> str:
-    """The prompt a chain begins with, in training and at work, byte for byte as SelFee was trained (A.1)."""
-    if instruction.input:
-        return f"{_PREAMBLE_WITH_INPUT}{_INSTRUCTION}{instruction.text}{_INPUT}{instruction.input}{_ANSWER}"
-    return f"{_PREAMBLE}{_INSTRUCTION}{instruction.text}{_ANSWER}"
+    """The prompt a chain begins with, in training and at work, byte for byte as SelFee was trained (A.1).
+
+    A conversation repeats instruction and answer before the last instruction, and a system text takes the place of the
+    opening words, as in the original's conversation template.
+    """
+    preamble = _PREAMBLE_WITH_INPUT if instruction.input else _PREAMBLE
+    if instruction.system:
+        preamble = instruction.system + "\n\n"
+    told = (f"{_INSTRUCTION}{turn.question}{_ANSWER}{turn.answer}\n\n" for turn in instruction.history)
+    text_input = f"{_INPUT}{instruction.input}" if instruction.input else ""
+    return f"{preamble}{''.join(told)}{_INSTRUCTION}{instruction.text}{text_input}{_ANSWER}"
 
 
 def header(section: Section, number: int) -> str:

@@ -67,13 +67,16 @@ class GuidedPrompt:
     examples: tuple[tuple[Instruction, tuple[Step, ...]], ...] = ()
 
 
-def fields_of(instruction: Instruction, answer: str = "", feedback: str = "", reference: str = "") -> dict[str, str]:
-    """The values of a turn's fields."""
+def fields_of(
+    instruction: Instruction, answer: str = "", feedback: str = "", reference: str = "", *, with_history: bool = False
+) -> dict[str, str]:
+    """The values of a turn's fields. ``with_history``: for a reader who has not followed the conversation."""
     lines = [instruction.text, *([instruction.input] if instruction.input else [])]
+    told = "".join(f"{turn.question}\n{turn.answer}\n" for turn in instruction.history) if with_history else ""
     return {
-        "question": instruction.question,
-        "context": "".join(f"{line}\n" for line in lines),
-        "instruction": "\n".join(lines),
+        "question": instruction.question_in_context if with_history else instruction.question,
+        "context": told + "".join(f"{line}\n" for line in lines),
+        "instruction": told + "\n".join(lines),
         "answer": answer,
         "feedback": feedback,
         "reference": reference,

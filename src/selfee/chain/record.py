@@ -11,7 +11,18 @@ from typing import Any, TypeVar
 from selfee.chain.format import read_prompt, render_prompt, render_target, split_prompt
 from selfee.chain.parser import read_chain
 from selfee.chain.samples import Samples, SamplesEnd
-from selfee.chain.types import Chain, ChainEnd, Check, Cost, CutReason, Instruction, Step, Verdict, VerdictSource
+from selfee.chain.types import (
+    Chain,
+    ChainEnd,
+    Check,
+    Cost,
+    CutReason,
+    Exchange,
+    Instruction,
+    Step,
+    Verdict,
+    VerdictSource,
+)
 from selfee.chain.verdict import find_verdict
 from selfee.chain.votes import Vote
 from selfee.errors import BadFileError, UsageError
@@ -22,8 +33,7 @@ E = TypeVar("E", bound=enum.Enum)
 def to_json(chain: Chain) -> dict[str, Any]:
     """A chain as plain JSON values: one line of our own format. ``final`` is written for readers and not read back."""
     return {
-        "instruction": chain.instruction.text,
-        "input": chain.instruction.input,
+        **_instruction_to_json(chain.instruction),
         "final": chain.final,
         "end": chain.end.value,
         "cut": chain.cut.value if chain.cut else None,
@@ -42,7 +52,7 @@ def from_json(row: Mapping[str, Any], where: str = "chain") -> Chain:
     """The chain in a line of our own format. Raises BadFileError naming ``where`` and the field."""
     reader = _Reader(row, where)
     chain = Chain(
-        Instruction(reader.get("instruction", str), reader.get("input", str, "")),
+        _instruction_from_json(reader, where),
         tuple(_step_from_json(step, f"{where}: steps[{n}]") for n, step in enumerate(reader.get("steps", list))),
         reader.enum("end", ChainEnd),
         reader.get("status", str, ""),
@@ -63,8 +73,7 @@ def from_json(row: Mapping[str, Any], where: str = "chain") -> Chain:
 def samples_to_json(samples: Samples) -> dict[str, Any]:
     """Attempts as plain JSON values; ``final``, ``delivered`` and ``tokens`` are for readers and not read back."""
     return {
-        "instruction": samples.instruction.text,
-        "input": samples.instruction.input,
+        **_instruction_to_json(samples.instruction),
         "final": samples.final,
         "end": samples.end.value,
         "status": samples.status,
@@ -90,7 +99,7 @@ def samples_from_json(row: Mapping[str, Any], where: str = "samples") -> Samples
         _vote_from_json(vote, count, f"{where}: votes[{n}]") for n, vote in enumerate(reader.get("votes", list, []))
     ]
     return Samples(
-        Instruction(reader.get("instruction", str), reader.get("input", str, "")),
+        _instruction_from_json(reader, where),
         tuple(attempts),
         reader.enum("end", SamplesEnd),
         reader.get("status", str, ""),
@@ -112,9 +121,10 @@ def _vote_from_json(row: Any, count: int, where: str) -> Vote:
 def to_dataset(chain: Chain) -> dict[str, Any]:
     """A chain in the schema of SelFee's augmented data; settings, costs and checks have no place there.
 
-    ``iteration_truncated`` is false only where the critic itself was content: a chain that an outside check ended was
-    not accepted by it.
+    Raises UsageError for a conversation, which has no place there either. ``iteration_truncated`` is false only where
+    the critic itself was content: a chain that an outside check ended was not accepted by it.
     """
+    _require_single(chain)
     return {
         "iteration_truncated": chain.end is not ChainEnd.ACCEPTED,
         "instruction": chain.instruction.text,
@@ -143,10 +153,12 @@ def from_dataset(row: Mapping[str, Any], where: str = "record") -> Chain:
 
 
 def to_answer(chain: Chain, question_id: int | str, answer_id: str, model_id: str) -> dict[str, Any]:
-    """A chain in the schema of SelFee's answer files. Raises UsageError if it cannot be written as one text.
+    """A chain in the schema of SelFee's answer files. Raises UsageError if it cannot be written as one text,
+    and for a conversation.
 
     ``metadata`` names the checker if there was one: an answer that it chose is not the model's own choice.
     """
+    _require_single(chain)
     checker = {"checker": chain.settings["checker"]} if chain.settings.get("checker") else {}
     return {
         "question_id": question_id,
@@ -166,6 +178,33 @@ def from_answer(row: Mapping[str, Any], where: str = "answer") -> Chain:
         return read_chain(target, read_prompt(prompt))
     except UsageError as error:
         raise BadFileError(f"{where}: whole_generation: {error}") from error
+
+
+def _require_single(chain: Chain) -> None:
+    if chain.instruction.history or chain.instruction.system:
+        raise UsageError(
+            "chain: belongs to a conversation; expected a single question, which is all that SelFee's formats hold; "
+            "keep it in our own (to_json)"
+        )
+
+
+def _instruction_to_json(instruction: Instruction) -> dict[str, Any]:
+    row: dict[str, Any] = {"instruction": instruction.text, "input": instruction.input}
+    if instruction.history:
+        row["history"] = [{"question": turn.question, "answer": turn.answer} for turn in instruction.history]
+    if instruction.system:
+        row["system"] = instruction.system
+    return row
+
+
+def _instruction_from_json(reader: _Reader, where: str) -> Instruction:
+    told = [_Reader(turn, f"{where}: history[{n}]") for n, turn in enumerate(reader.get("history", list, []))]
+    return Instruction(
+        reader.get("instruction", str),
+        reader.get("input", str, ""),
+        tuple(Exchange(turn.get("question", str), turn.get("answer", str)) for turn in told),
+        reader.get("system", str, ""),
+    )
 
 
 def _step_to_json(step: Step) -> dict[str, Any]:

@@ -59,14 +59,14 @@ class _Turns:
         self._takes_prefix = True
 
     def answer(self) -> Events:
-        self._author = self._fill(self.prompts.answer)
+        self._author = self._asked()
         cut = yield from self._write(Section.ANSWER, 0, [self._author], self.stop)
         self._author = [*self._author, Message("assistant", self.draft.text)]
         return (yield from end_answer(self.draft, cut))
 
     def criticise(self, number: int) -> Events:
         answer = self.draft.steps[-1].answer
-        fresh = self._fill(self.prompts.critique, answer)
+        fresh = self._fill(self.prompts.critique, answer, with_history=True)
         attempts = [fresh]
         if self.prompts.keeps_round(number - 1):
             again = self._fill(self.prompts.critique_again or self.prompts.critique, answer)
@@ -94,10 +94,10 @@ class _Turns:
         later = self.prompts.revise_later if not kept and number > 1 else ()
         turns = self._fill(later or self.prompts.revise, answer, words)
         if self.prompts.one_conversation:
-            alone = [*self._fill(self.prompts.critique, answer), Message("assistant", words), *turns]
+            alone = [*self._fill(self.prompts.critique, answer, with_history=True), Message("assistant", words), *turns]
             attempts = [self._critic + turns, alone]
         else:
-            alone = [*self._fill(self.prompts.answer), Message("assistant", answer), *turns]
+            alone = [*self._asked(), Message("assistant", answer), *turns]
             attempts = [self._author + turns, alone] if kept else [alone]
         cut = yield from self._write(Section.REVISION, number, attempts, self.stop)
         self._author = [*self._used, Message("assistant", self.draft.text)]
@@ -142,8 +142,23 @@ class _Turns:
     ) -> Iterator[Chunk]:
         return self.engine.stream_chat(ChatRequest(tuple(messages), params, limit, stop, prefix, self._prediction))
 
-    def _fill(self, turns: Sequence[Turn], answer: str = "", feedback: str = "") -> list[Message]:
-        fields = fields_of(self.draft.instruction, answer, feedback, self.reference)
+    def _asked(self) -> list[Message]:
+        """The answerer's conversation up to its answer: what was said before stands between system and question."""
+        instruction, messages = self.draft.instruction, self._fill(self.prompts.answer)
+        opening = [message for message in messages if message.role == "system"]
+        if instruction.system:
+            opening = [Message("system", instruction.system)]
+        told = [
+            message
+            for turn in instruction.history
+            for message in (Message("user", turn.question), Message("assistant", turn.answer))
+        ]
+        return [*opening, *told, *(message for message in messages if message.role != "system")]
+
+    def _fill(
+        self, turns: Sequence[Turn], answer: str = "", feedback: str = "", *, with_history: bool = False
+    ) -> list[Message]:
+        fields = fields_of(self.draft.instruction, answer, feedback, self.reference, with_history=with_history)
         return [turn.fill(fields) for turn in turns if self.reference or not turn.with_reference]
 
     def _ask(self) -> Verdict:

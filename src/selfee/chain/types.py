@@ -16,16 +16,34 @@ from selfee.errors import UsageError
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """A question of a conversation and the answer that was delivered; what led to the answer is not told again."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
 class Instruction:
-    """What the user asks: the instruction and, optionally, the text it is about."""
+    """What the user asks: the instruction and, optionally, the text it is about and the conversation before it."""
 
     text: str
     input: str = ""
+    history: tuple[Exchange, ...] = ()
+    system: str = ""  # how the model is to behave in this conversation; "" = as its prompts say
 
     @property
     def question(self) -> str:
         """Instruction and input as one text."""
         return f"{self.text}\n\n{self.input}" if self.input else self.text
+
+    @property
+    def question_in_context(self) -> str:
+        """The question with the conversation before it as one text, for readers who have not followed it."""
+        if not self.history:
+            return self.question
+        told = (f"User: {turn.question}\n\nAssistant: {turn.answer}\n\n" for turn in self.history)
+        return f"{''.join(told)}User: {self.question}"
 
 
 class Section(enum.Enum):

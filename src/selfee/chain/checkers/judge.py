@@ -60,7 +60,7 @@ class JudgeChecker:
 
     def check(self, instruction: Instruction, answer: str) -> Check:
         """Ask for a score, twice if need be. Raises what the engine raises."""
-        fields = {"question": instruction.question, "answer": answer}
+        fields = {"question": instruction.question_in_context, "answer": answer}
         asking = Message("user", _FIELD.sub(lambda match: fields[match[1]], _ASK))
         conversation = [Message("system", _SYSTEM), asking]
         reply, cost = self._say(conversation, _REPLY_TOKENS, 0)
