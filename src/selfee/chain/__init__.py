@@ -8,6 +8,7 @@ tokenizer is, or how a screen looks.
 from selfee.chain.allowance import Allowance, match_cost
 from selfee.chain.budgets import Budgets
 from selfee.chain.checkers import Checker, CommandChecker, FunctionChecker, JudgeChecker, RegexChecker, Signal
+from selfee.chain.continuing import steps_of, with_feedback
 from selfee.chain.many import run_chains
 from selfee.chain.policy import Action, RevisionPolicy
 from selfee.chain.resampling import SamplesStream, run_samples, stream_samples
@@ -76,6 +77,8 @@ __all__ = [
     "run_chain",
     "run_chains",
     "run_samples",
+    "steps_of",
     "stream_chain",
     "stream_samples",
+    "with_feedback",
 ]

@@ -67,15 +67,17 @@ class Asked:
 
 
 class Asker:
-    """Sends one chain's requests to an engine."""
+    """Sends one chain's requests to an engine. ``asked`` requests were made before: those to come have other seeds."""
 
-    def __init__(self, engine: object, params: SamplingParams, seed: int, purse: Purse | None = None) -> None:
+    def __init__(
+        self, engine: object, params: SamplingParams, seed: int, purse: Purse | None = None, asked: int = 0
+    ) -> None:
         self.params = params
         self.seed = seed
         self._purse = purse or Purse(Allowance())
         self._counter = engine if isinstance(engine, CountingEngine) else None
         self._context_length: int | None = getattr(engine, "context_length", None)
-        self._asked = 0
+        self._asked = asked
 
     @property
     def knows_context(self) -> bool:

@@ -56,13 +56,14 @@ class Draft:
         purse: Purse | None = None,
         checker: Checker | None = None,
         until_passed: bool = False,
+        start: Sequence[Step] = (),
     ) -> None:
         self.instruction = instruction
         self.policy = policy
         self._checker = checker
         self._until_passed = until_passed
         self.purse = purse or Purse(Allowance())
-        self.steps: list[Step] = []
+        self.steps: list[Step] = list(start)
         self._tokens = 0
         self._labels: Mapping[str, Any] = {"seed": seed, "mode": mode, "engine": engine, "settings": settings}
         self._open: tuple[Section, int] | None = None

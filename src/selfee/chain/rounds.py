@@ -39,22 +39,23 @@ class Speaker(Protocol):
 
 
 def run_rounds(speaker: Speaker, draft: Draft) -> Generator[Event, None, Ending]:
-    """Answer, then feedback and revision until the policy or the model ends it."""
-    if ending := (yield from speaker.answer()):
-        return ending
-    if ending := (yield from draft.examine()):
-        return ending
-    if not draft.policy.criticises:
-        return no_revisions()
-    number = 0
+    """Answer, then feedback and revision until the policy or the model ends it; goes on where the draft has steps."""
+    if not draft.steps:
+        if ending := (yield from speaker.answer()):
+            return ending
+        if ending := (yield from draft.examine()):
+            return ending
+        if not draft.policy.criticises:
+            return no_revisions()
     while True:
-        number += 1
-        if ending := draft.afford(Section.FEEDBACK):
-            return ending
-        if ending := (yield from speaker.criticise(number)):
-            return ending
+        number = len(draft.steps)
+        if draft.steps[-1].feedback is None:
+            if ending := draft.afford(Section.FEEDBACK):
+                return ending
+            if ending := (yield from speaker.criticise(number)):
+                return ending
         verdict = draft.steps[-1].verdict
-        assert verdict is not None, "a speaker gives every feedback a verdict"
+        assert verdict is not None, "a speaker, or who continues a chain, gives every feedback a verdict"
         if ending := decide_ending(draft, verdict.needed):
             return _unless_silenced(draft, ending)
         if ending := draft.afford(Section.REVISION):

@@ -13,6 +13,7 @@ from selfee.chain.allowance import Allowance, Purse
 from selfee.chain.asking import Asker
 from selfee.chain.budgets import Budgets
 from selfee.chain.checkers.base import Checker, CheckFunction, as_checker
+from selfee.chain.continuing import check_start
 from selfee.chain.draft import Draft, Ending
 from selfee.chain.guided import guided_events
 from selfee.chain.judging import score_verdicts
@@ -22,7 +23,7 @@ from selfee.chain.rounds import cut_off
 from selfee.chain.selectors import Selector, best_checked, last_finished, least_doubted, select
 from selfee.chain.single_pass import single_pass_events
 from selfee.chain.turn_by_turn import turn_events
-from selfee.chain.types import Chain, ChainFinished, CutReason, Event, Instruction
+from selfee.chain.types import Chain, ChainFinished, CutReason, Event, Instruction, Step
 from selfee.engines.base import Engine, SamplingParams, chat_of, check_limits
 from selfee.errors import ContextOverflowError, SelfeeError, UsageError
 
@@ -100,6 +101,7 @@ def stream_chain(
     allowance: Allowance = _ALLOWANCE,
     checker: Checker | CheckFunction | None = None,
     until_passed: bool = False,
+    start: Sequence[Step] = (),
 ) -> ChainStream:
     """Make a chain, event by event.
 
@@ -113,12 +115,17 @@ def stream_chain(
     ``until_passed`` the chain ends with the first that passes. ``selector`` None delivers the answer that did best in
     its check, without a checker the last finished one.
 
+    ``start`` holds the steps of a chain to go on with (``selfee.chain.continuing``): only what is new is made and told.
+    With the chain's own seed and settings, what comes is what would have come had it not been stopped; in single pass,
+    where one request may write several sections, only for greedy sampling.
+
     If the engine fails, ChainFinished with all that was made comes first, then the error is raised, unless the context
     window was full and a finished answer exists. Raises UsageError for arguments that do not fit the engine.
     """
     if isinstance(instruction, str):
         instruction = Instruction(instruction)
     check_limits(None, stop)
+    check_start(start)
     checker = as_checker(checker)
     if until_passed and checker is None:
         raise UsageError("until_passed: there is no checker that could say so; give one")
@@ -137,8 +144,10 @@ def stream_chain(
         purse=purse,
         checker=checker,
         until_passed=until_passed,
+        start=start,
     )
-    return ChainStream(draft, _guard(draft, driver.events(draft, Asker(engine, params, seed, purse)), selector, engine))
+    asker = Asker(engine, params, seed, purse, sum(len(seeds) for seeds in _seeds(start)))
+    return ChainStream(draft, _guard(draft, driver.events(draft, asker), selector, engine))
 
 
 def run_chain(
@@ -156,6 +165,7 @@ def run_chain(
     allowance: Allowance = _ALLOWANCE,
     checker: Checker | CheckFunction | None = None,
     until_passed: bool = False,
+    start: Sequence[Step] = (),
 ) -> Chain:
     """Make a chain and return it whole; arguments as for ``stream_chain``.
 
@@ -176,6 +186,7 @@ def run_chain(
         allowance=allowance,
         checker=checker,
         until_passed=until_passed,
+        start=start,
     )
     try:
         for _ in stream:
@@ -184,6 +195,10 @@ def run_chain(
         if stream.chain.delivered is None:
             raise
     return stream.chain
+
+
+def _seeds(steps: Sequence[Step]) -> Iterator[tuple[int, ...]]:
+    return (cost.seeds for step in steps for cost in (step.answer_cost, step.feedback_cost) if cost is not None)
 
 
 def choose_mode(engine: object, mode: Mode = "auto") -> Mode:

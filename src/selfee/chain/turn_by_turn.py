@@ -16,7 +16,7 @@ from selfee.chain.draft import Draft, Ending
 from selfee.chain.judging import Judge, critique_prompt, sentence_of
 from selfee.chain.prompts import PromptSet, Turn, fields_of
 from selfee.chain.rounds import BUDGET_CUTS, Events, end_answer, end_feedback, read_words, run_rounds, write_text
-from selfee.chain.types import CutReason, Event, Section, Verdict, VerdictSource
+from selfee.chain.types import CutReason, Event, Section, Step, Verdict, VerdictSource
 from selfee.chain.verdict import find_verdict, joint, overrule
 from selfee.engines.base import ChatEngine, ChatRequest, Chunk, Message, Prediction, SamplingParams
 from selfee.errors import ContextOverflowError, UsageError
@@ -57,6 +57,21 @@ class _Turns:
         self._author: list[Message] = []  # the answerer's and reviser's conversation
         self._critic: list[Message] = []
         self._takes_prefix = True
+        self._is_continued = bool(self.draft.steps)
+        if self._is_continued:
+            self._continue(self.draft.steps[-1])
+
+    def _continue(self, step: Step) -> None:
+        """Stand where the chain stands; of the conversations only the last round is told again."""
+        self._author = [*self._asked(), Message("assistant", step.answer)]
+        if step.feedback is not None:
+            words = step.overruled or step.feedback
+            self._words.append(words)
+            fresh = self._fill(self.prompts.critique, step.answer, with_history=True)
+            self._critic = [*fresh, Message("assistant", words)]
+
+    def _keeps(self, index: int) -> bool:
+        return self.prompts.keeps_round(index) and not self._is_continued
 
     def answer(self) -> Events:
         self._author = self._asked()
@@ -68,7 +83,7 @@ class _Turns:
         answer = self.draft.steps[-1].answer
         fresh = self._fill(self.prompts.critique, answer, with_history=True)
         attempts = [fresh]
-        if self.prompts.keeps_round(number - 1):
+        if self._keeps(number - 1):
             again = self._fill(self.prompts.critique_again or self.prompts.critique, answer)
             attempts.insert(0, self._critic + again)
         prefix = self.prompts.critique_prefix
@@ -90,7 +105,7 @@ class _Turns:
             words = overrule(words)
             self._critic = [*self._critic[:-1], Message("assistant", words)]
         answer = self.draft.steps[-1].answer
-        kept = self.prompts.keeps_round(number - 1)
+        kept = self._keeps(number - 1)
         later = self.prompts.revise_later if not kept and number > 1 else ()
         turns = self._fill(later or self.prompts.revise, answer, words)
         if self.prompts.one_conversation:

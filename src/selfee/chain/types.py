@@ -67,6 +67,7 @@ class VerdictSource(enum.Enum):
     ASKED = "asked"  # the model was asked once more, and said it
     HEADER = "header"  # the feedback does not say it, but the model went on to revise
     SILENCE = "silence"  # the feedback ended without asking for a revision
+    USER = "user"  # the feedback is a person's, who asks for a revision by giving it
 
 
 @dataclass(frozen=True)
