@@ -64,10 +64,8 @@ class _SinglePass:
         self._ending: Ending | None = None  # set as soon as the decision is known
 
     def events(self) -> Generator[Event, None, Ending]:
-        if self._draft.steps:
-            yield from self._continue()
-        if self._ending is not None:
-            return self._ending
+        if self._draft.steps and (ending := (yield from self._continue())):
+            return ending
         yield from self._take(self._parser.feed(""))  # the first section begins
         while True:
             outcome = yield from self._listen()
@@ -76,20 +74,20 @@ class _SinglePass:
             if self._ending is not None:
                 return self._ending
 
-    def _continue(self) -> Generator[Event, None, None]:
+    def _continue(self) -> Generator[Event, None, Ending | None]:
         """Stand where the chain stands: the next section is a feedback, or a revision if the last one asks for it."""
         draft = self._draft
         section, number, last = Section.FEEDBACK, len(draft.steps), draft.steps[-1]
         if last.feedback is not None:
             wants = last.verdict is not None and last.verdict.needed
-            self._ending = decide_ending(draft, wants)
-            if self._ending is not None:
-                return
+            if ending := decide_ending(draft, wants):
+                return ending
             if not wants:
                 yield draft.overrule()
             section = Section.REVISION
         self._read = [self._prompt, render_steps(draft.steps, check=False), header(section, number)]
         self._parser = ChainParser(section, number)
+        return None
 
     def _listen(self) -> Generator[Event, None, CutReason | _More | None]:
         """Read one request's stream until it ends or a decision falls; returns what cut the open section off."""
