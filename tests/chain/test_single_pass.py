@@ -305,7 +305,8 @@ def test_tokens_and_seeds_are_recorded_for_each_section() -> None:
 
 @given(chains(), st.integers(1, 30))
 def test_any_chain_that_a_model_says_is_the_chain_it_gets(said: Chain, size: int) -> None:
-    engine = ScriptedEngine([Reply(render_target(said), chunks=size)])
+    # The second is asked for where the chain ends with a wish for a revision.
+    engine = ScriptedEngine([Reply(render_target(said), chunks=size), "So."], strict=False)
     policy = RevisionPolicy(0, None, stop_repeats=False)
     chain = run_chain(engine, WHY, policy, mode="single-pass", budgets=Budgets(9999, 9999, 9999))
     texts = [(step.answer, step.feedback) for step in said.steps]
