@@ -14,6 +14,7 @@ from selfee import __version__
 
 COMMANDS = {
     "ask": "Ask a question: the model answers, criticises its answer and revises it until it is content.",
+    "chat": "Talk with a model that revises itself; conversations are kept.",
     "models": "List, fetch and remove models.",
     "inspect": "Show what a model file is: architecture, tensors by type, bits per weight, memory needed, vocabulary.",
     "convert": "Turn a model from one form into another: GGUF, GGML or a Hugging Face folder, in any type.",

@@ -140,13 +140,7 @@ class ChainView:
             return
         if not (changes.added or changes.removed):
             return
-        styles = {"kept": ("dim",), "gap": ("dim",), "added": ("added",), "removed": ("removed",)}
-        wrapping = WrappingText(self._screen.width, _LABEL)
-        written = []
-        for piece in changes.pieces:
-            text = wrapping.feed(for_terminal(piece.text) + " ")
-            written.append(_style_lines(self._screen, text, styles[piece.kind]))
-        self._screen.write("".join(written) + wrapping.finish() + "\n")
+        self._screen.write(changed_words(self._screen, changes, _LABEL) + "\n")
 
     def _finish(self, chain: Chain) -> None:
         cost = chain.cost
@@ -169,6 +163,18 @@ def final_rule(screen: Screen) -> str:
     """A line that says: what follows is the answer."""
     title = " final answer "
     return "\n" + screen.style(f"──{title}" + "─" * max(0, screen.width - len(title) - 2), "bold") + "\n"
+
+
+def changed_words(screen: Screen, changes: Changes, indent: int = 0) -> str:
+    """The words of a difference; without colour, what was added and removed stands in brackets."""
+    styles = {"kept": ("dim",), "gap": ("dim",), "added": ("added",), "removed": ("removed",)}
+    marks = {"added": "[+{}]", "removed": "[-{}]"} if not screen.has_color else {}
+    wrapping = WrappingText(screen.width, indent)
+    written = []
+    for piece in changes.pieces:
+        words = marks.get(piece.kind, "{}").format(for_terminal(piece.text))
+        written.append(_style_lines(screen, wrapping.feed(words + " "), styles[piece.kind]))
+    return "".join(written) + wrapping.finish()
 
 
 def wrapped(text: str, width: int) -> str:

@@ -1,0 +1,172 @@
+"""``selfee chat``: talk with a model that revises its answers; conversations are kept and can be gone on with."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from selfee.chain.budgets import Budgets
+from selfee.cli.ask import BUDGETS, MODEL_HELP, SAMPLING, ModeName, open_model, revision_policy
+from selfee.cli.options import with_flags
+from selfee.cli.output import Color, Screen, screen_of
+from selfee.engines.base import SamplingParams
+from selfee.errors import SelfeeError, UsageError
+from selfee.weights.fetch.builtin import BUILTIN_MODELS, DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from selfee.cli.chatting.conversation import Shelf
+    from selfee.cli.chatting.talk import Opened, Talk
+
+EXAMPLES = """Examples:
+
+\b
+  selfee chat
+  selfee chat -m model.gguf --min-revisions 1 --system "Answer in French."
+  selfee chat --continue
+  printf 'Why is the sky blue?\\n/more\\n/diff\\n' | selfee chat
+
+/help lists what can be typed. Conversations are kept in the folder that SELFEE_CHATS names, else in the user's own data
+folder; --no-keep keeps none."""
+
+_LARGEST_CACHE = 512 << 20  # bytes of keys and values that are kept beside a conversation
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.command("chat", epilog=EXAMPLES)
+@with_flags(BUDGETS, SAMPLING)
+def chat(
+    budgets: Budgets,
+    params: SamplingParams,
+    call: typer.Context,
+    model: Annotated[
+        str, typer.Option("-m", "--model", help=MODEL_HELP, envvar="SELFEE_MODEL", show_envvar=False)
+    ] = DEFAULT_MODEL,
+    system: Annotated[str | None, typer.Option(help="How the model is to behave.")] = None,
+    goes_on: Annotated[bool, typer.Option("--continue", help="Go on with the conversation used last.")] = False,
+    load: Annotated[Path | None, typer.Option(help="Go on with this conversation.")] = None,
+    keep: Annotated[bool, typer.Option("--keep/--no-keep", help="Keep the conversation on disk.")] = True,
+    fold: Annotated[bool, typer.Option("--fold", help="Show final answers only; /chain shows the rest.")] = False,
+    revisions: Annotated[int | None, typer.Option("-r", "--revisions", help="Make exactly so many revisions.")] = None,
+    min_revisions: Annotated[int | None, typer.Option(help="Enforce at least so many.  [default: 0]")] = None,
+    max_revisions: Annotated[int | None, typer.Option(help="Allow at most so many.  [default: 3]")] = None,
+    mode: Annotated[
+        ModeName, typer.Option(help="How the model is driven; auto chooses what suits it.")
+    ] = ModeName.AUTO,
+    prompts: Annotated[str | None, typer.Option(help="Name of the critic's and reviser's words.")] = None,
+    context: Annotated[
+        int | None, typer.Option("-c", "--context", help="Tokens of context.  [default: the model's]")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("-t", "--threads", help="Threads to compute with.  [default: the cores]")
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File with the server's key; else SELFEE_API_KEY is used.")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds to wait for a server's next byte.")] = None,
+    color: Annotated[
+        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
+    ] = Color.AUTO,
+) -> None:
+    """Open the model, then read, answer and revise until the user leaves."""
+    from selfee.cli.chatting.conversation import Conversation, Shelf
+    from selfee.cli.chatting.reading import open_reader
+    from selfee.cli.chatting.talk import Opened, Settings, Talk
+
+    if goes_on and load is not None:
+        raise UsageError("--continue and --load: both given; expected one of them")
+    policy = revision_policy(revisions, min_revisions, max_revisions)
+    screen, stderr = screen_of(sys.stdout, color), screen_of(sys.stderr, color)
+    folder = chats_folder(os.environ)
+    shelf = Shelf(folder)
+    path = shelf.latest() if goes_on else load
+    if goes_on and path is None:
+        raise UsageError(f"--continue: no conversation in {folder}; expected one; start without it")
+    conversation = Conversation() if path is None else Conversation.load(path)
+    if conversation.model and call.get_parameter_source("model") is not None and not _was_given(call, "model"):
+        model = conversation.model
+    if system is not None:
+        conversation.system = system
+    conversation.model = model
+
+    def open_one(name: str) -> Opened:
+        settings = Settings(policy, params, budgets, mode.value, prompts)
+        if name in BUILTIN_MODELS:
+            known = BUILTIN_MODELS[name]
+            if not _was_given(call, "temperature"):
+                settings.params = replace(params, temperature=known.temperature)
+            if mode is ModeName.AUTO:
+                settings.mode, settings.prompts = ModeName(known.mode).value, prompts or known.prompts
+        return Opened(open_model(name, context, threads, None, True, api_key_file, timeout, stderr), name, settings)
+
+    talk = Talk(open_one(model), open_one, conversation, screen, shelf, path, keep, fold)
+    try:
+        _restore(talk, shelf, stderr)
+        _greet(talk, screen)
+        talk.run(open_reader(sys.stdin, folder / "history", screen.has_color))
+        _save_cache(talk, shelf, stderr)
+    finally:
+        talk.opened.engine.close()
+
+
+def chats_folder(environ: Mapping[str, str]) -> Path:
+    """Where conversations are kept: ``SELFEE_CHATS``, else in the user's data folder."""
+    from platformdirs import user_data_path
+
+    named = environ.get("SELFEE_CHATS")
+    return Path(named).expanduser() if named else user_data_path("selfee") / "chats"
+
+
+def _was_given(call: typer.Context, name: str) -> bool:
+    source = call.get_parameter_source(name)
+    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT") and call.params[name] is not None
+
+
+def _greet(talk: Talk, screen: Screen) -> None:
+    if not screen.is_terminal:
+        return
+    said = f"{talk.opened.name} · /help for commands · Ctrl-C stops an answer, Ctrl-D leaves"
+    screen.write(screen.style(said, "dim") + "\n")
+    for turn in talk.conversation.history[-1:]:
+        screen.write(screen.style(f"… {turn.question.splitlines()[0][:70]}", "dim") + "\n")
+
+
+def _restore(talk: Talk, shelf: Shelf, stderr: Screen) -> None:
+    """What the model had read of this conversation, if it was kept; without it the model reads it again."""
+    from selfee.cli.settings import remembered_fingerprints
+    from selfee.engines.local import LocalEngine
+
+    if talk.path is None or not isinstance(talk.opened.engine, LocalEngine):
+        return
+    file = talk.path.with_suffix(".session")
+    if not file.exists():
+        return
+    try:
+        talk.opened.engine.restore_session(file, remembered=remembered_fingerprints(os.environ))
+    except SelfeeError as error:
+        stderr.write(stderr.style(f"{error} (the conversation is read again)", "dim") + "\n")
+
+
+def _save_cache(talk: Talk, shelf: Shelf, stderr: Screen) -> None:
+    from selfee.cli.settings import remembered_fingerprints
+    from selfee.engines.local import LocalEngine
+
+    engine, path = talk.opened.engine, talk.path
+    if not (talk.keeps and path is not None and isinstance(engine, LocalEngine)):
+        return
+    file = shelf.session_of(path)
+    try:
+        engine.save_session(file, remembered=remembered_fingerprints(os.environ))
+    except SelfeeError as error:
+        stderr.write(stderr.style(f"{error} (the conversation itself is kept)", "dim") + "\n")
+        return
+    with suppress(OSError):
+        if file.exists() and file.stat().st_size > _LARGEST_CACHE:
+            file.unlink()
