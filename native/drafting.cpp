@@ -8,7 +8,7 @@ namespace {
 
 constexpr size_t kSmallest = 1024;            // entries of a new table
 constexpr size_t kTextEntries = size_t(1) << 23;
-constexpr int kWindow = NgramTable::kLengths.back();
+constexpr int kLongest = NgramTable::kLengths.back();
 constexpr int kLongestRun = 12;
 constexpr int kStartRun = 8;                  // a revision begins where the original begins
 constexpr double kAgreement = 1.0, kDissent = 0.7;  // log odds
@@ -74,29 +74,34 @@ void NgramTable::learn(const Ends& ends, int32_t token) {
 
 void NgramTable::clear() { entries_.clear(), used_ = 0; }
 
+// Entries of a key lie from its own place on, without a gap: what is full is passed over.
 const NgramTable::Entry* NgramTable::find(uint64_t key) const {
-    if (entries_.empty()) return nullptr;
-    const size_t bucket = (key >> 1) % (entries_.size() / kWays) * kWays;
-    for (size_t way = 0; way < kWays; ++way)
-        if (entries_[bucket + way].key == key) return &entries_[bucket + way];
+    for (size_t step = 0; step < std::min(kWindow, entries_.size()); ++step) {
+        const Entry& entry = entries_[((key >> 1) + step) & (entries_.size() - 1)];
+        if (entry.key == key) return &entry;
+        if (entry.key == 0) return nullptr;
+    }
     return nullptr;
 }
 
-// The entry of this key; a new one has confidence 0.
+// The entry of this key; a new one has confidence 0. Only in a table that may not grow does it take another's place.
 NgramTable::Entry& NgramTable::place(uint64_t key) {
     if (const Entry* found = find(key)) return const_cast<Entry&>(*found);
     if (2 * used_ >= entries_.size() && entries_.size() < most_) grow();
-    const size_t bucket = (key >> 1) % (entries_.size() / kWays) * kWays;
-    Entry* weakest = &entries_[bucket];
-    for (size_t way = 0; way < kWays; ++way) {
-        Entry& entry = entries_[bucket + way];
+    Entry* weakest = nullptr;
+    for (size_t step = 0; step < kWindow; ++step) {
+        Entry& entry = entries_[((key >> 1) + step) & (entries_.size() - 1)];
         if (entry.key == 0) {
+            ++used_;
             weakest = &entry;
             break;
         }
-        if (entry.confidence < weakest->confidence) weakest = &entry;
+        if (weakest == nullptr || entry.confidence < weakest->confidence) weakest = &entry;
     }
-    used_ += weakest->key == 0;
+    if (weakest->key != 0 && entries_.size() < most_) {
+        grow();
+        return place(key);
+    }
     *weakest = {key, 0, 0};
     return *weakest;
 }
@@ -168,8 +173,8 @@ void Drafter::append(int32_t token) {
 Drafter::Draft Drafter::propose(size_t limit, double least) const {
     const std::lock_guard<std::mutex> one_at_a_time(memory_->lock);
     Draft draft;
-    std::array<int32_t, 2 * kWindow> last{};  // the end of the text with the guesses so far
-    size_t held = std::min<size_t>(text_.size(), size_t(kWindow));
+    std::array<int32_t, 2 * kLongest> last{};  // the end of the text with the guesses so far
+    size_t held = std::min<size_t>(text_.size(), size_t(kLongest));
     std::copy(text_.end() - std::ptrdiff_t(held), text_.end(), last.begin());
     Pointer pointer = pointer_;
     double all_right = 1;
@@ -186,8 +191,8 @@ Drafter::Draft Drafter::propose(size_t limit, double least) const {
         draft.tokens.push_back(token);
         draft.chances.push_back(all_right);
         if (held == last.size()) {
-            std::copy(last.end() - kWindow, last.end(), last.begin());
-            held = size_t(kWindow);
+            std::copy(last.end() - kLongest, last.end(), last.begin());
+            held = size_t(kLongest);
         }
         last[held++] = token;
         const bool same = pointer.at < original_.size() && original_[pointer.at] == token;

@@ -47,7 +47,7 @@ private:
         int32_t token = 0;
         int32_t confidence = 0;
     };
-    static constexpr size_t kWays = 4;
+    static constexpr size_t kWindow = 32;  // places where an entry may lie
 
     const Entry* find(uint64_t key) const;
     Entry& place(uint64_t key);

@@ -84,6 +84,30 @@ def forward_many(parts: Sequence[tuple[object, Annotated[NDArray[numpy.int32], d
     Evaluate tokens in several sessions of one model together: (session, tokens, logit_rows) each, no session twice. Logits part by part.
     """
 
+class DraftMemory:
+    """What drafters learned from earlier texts; use selfee.llama.drafting.DraftMemory."""
+
+    def __init__(self, entries: int) -> None: ...
+
+class Drafter:
+    """Guesses the next tokens; use selfee.llama.drafting.Drafter."""
+
+    def __init__(self, memory: DraftMemory) -> None: ...
+
+    def read(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None:
+        """Append tokens that the model did not write."""
+
+    def revise(self, original: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None:
+        """From here on the text probably repeats these tokens; none: nothing."""
+
+    def write(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None:
+        """Append tokens that the model wrote, and learn from them."""
+
+    def propose(self, limit: int, least: float) -> tuple[list[int], list[float]]:
+        """
+        Guesses, and for each the chance that it and all before it are right, not below `least`.
+        """
+
 class Sampler:
     """Draws tokens; use selfee.llama.sampling.Sampler."""
 

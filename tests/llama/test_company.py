@@ -1,0 +1,297 @@
+"""Texts written in company are the texts written alone, and nobody in it can hold up or harm the others."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.tiny import make_tiny
+
+from selfee.errors import ResourceError
+from selfee.llama.company import Company, Member
+from selfee.llama.drafting import NO_DRAFT, CopyDrafter, DraftMemory
+from selfee.llama.generate import generate
+from selfee.llama.model import Model, Session
+from selfee.llama.sampling import Sampler, SamplerConfig
+from selfee.weights.quants import QuantType
+
+_PASS = 0.003
+PATIENCE = 60  # seconds; a test that waits longer has found a deadlock
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    path = make_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf", type=QuantType.Q8_0, n_head_kv=2)
+    with Model.load(path, threads=2) as loaded:
+        yield loaded
+
+
+def together(*works: Callable[[], Any]) -> list[Any]:
+    """Do all at the same time; what each returned or raised."""
+    results: list[Any] = [None] * len(works)
+
+    def run(index: int) -> None:
+        try:
+            results[index] = works[index]()
+        except BaseException as error:
+            results[index] = error
+
+    threads = [threading.Thread(target=run, args=(index,), daemon=True) for index in range(len(works))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), "deadlock"
+    return results
+
+
+def write(
+    model: Model, company: Company | None, prompt: list[int], count: int, seed: int, memory: DraftMemory | None = None
+) -> list[tuple[int, bytes]]:
+    session, sampler = model.new_session(), Sampler(SamplerConfig(temperature=1.0, seed=seed))
+    drafter = CopyDrafter(memory) if memory is not None else None
+    if company is None:
+        return [(token.id, token.logits.tobytes()) for token in generate(session, prompt, sampler, drafter, count)]
+    with company.join(session) as member:
+        steps = generate(session, prompt, sampler, drafter, count, member)
+        return [(token.id, token.logits.tobytes()) for token in steps]
+
+
+TEXTS = st.lists(
+    st.tuples(st.lists(st.integers(0, 20), min_size=1, max_size=150), st.integers(0, 25), st.integers(0, 5)),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(max_examples=25)
+@given(TEXTS, st.booleans(), st.integers(0, 3))
+def test_a_text_is_the_same_alone_and_in_company(
+    model: Model, texts: list[tuple[list[int], int, int]], drafts: bool, delay: int
+) -> None:
+    alone = [write(model, None, prompt, count, seed) for prompt, count, seed in texts]
+    company, memory = Company(model), DraftMemory() if drafts else None
+
+    def one(index: int) -> list[tuple[int, bytes]]:
+        time.sleep(0.002 * delay * index)
+        prompt, count, seed = texts[index]
+        return write(model, company, prompt, count, seed, memory)
+
+    assert together(*(lambda index=index: one(index) for index in range(len(texts)))) == alone
+
+
+def count_passes(model: Model, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The numbers of tokens of each part of every pass to come; passes take as long as those of a real model."""
+    passes: list[list[int]] = []
+    many, single = Model.forward_many, Session.forward
+
+    def forward_many(self: Model, parts: Any) -> Any:
+        passes.append([len(tokens) for _, tokens, _ in parts])
+        time.sleep(_PASS)
+        return many(self, parts)
+
+    def forward(self: Session, tokens: Any, *rest: Any, **named: Any) -> Any:
+        passes.append([len(tokens)])
+        time.sleep(_PASS)
+        return single(self, tokens, *rest, **named)
+
+    monkeypatch.setattr(Model, "forward_many", forward_many)
+    monkeypatch.setattr(Session, "forward", forward)
+    return passes
+
+
+def test_texts_that_are_written_at_the_same_time_share_passes(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes, company = count_passes(model, monkeypatch), Company(model)
+    results = together(*(lambda seed=seed: write(model, company, [1, seed], 40, seed) for seed in range(4)))
+    assert [len(text) for text in results] == [40] * 4
+    shared = sum(len(parts) for parts in passes if len(parts) > 1)
+    assert shared > sum(map(len, passes)) / 2
+    assert len(passes) < 120, "160 if each had its own"
+
+
+def test_a_long_prompt_never_holds_the_others_for_more_than_a_piece(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    company, started, ready = Company(model), threading.Event(), threading.Event()
+
+    def steady() -> int:
+        session = model.new_session()
+        with company.join(session) as member:
+            steps = generate(session, [1, 2], Sampler(SamplerConfig(seed=1)), None, 200, member)
+            for number, _ in enumerate(steps):
+                if number == 5:
+                    started.set()
+                    ready.wait(PATIENCE)
+        return number
+
+    def reader() -> None:
+        started.wait(PATIENCE)
+        ready.set()
+        write(model, company, [3] * 400, 2, 1)
+
+    seen = count_passes(model, monkeypatch)
+    assert together(steady, reader)[0] == 199
+    mixed = [parts for parts in seen if len(parts) == 2 and max(parts) > 1]
+    assert mixed, "the prompt was read beside the other text"
+    assert max(max(parts) for parts in mixed) <= 64
+
+
+def test_who_stops_pulling_does_not_stop_the_others(model: Model) -> None:
+    company, session = Company(model), model.new_session()
+    with company.join(session) as member:
+        steps = generate(session, [1, 2], Sampler(SamplerConfig(seed=1)), None, 100, member)
+        for _ in range(3):
+            next(steps)
+        started = time.monotonic()
+        (text,) = together(lambda: write(model, company, [4], 50, 2))
+        assert len(text) == 50
+        assert time.monotonic() - started < PATIENCE / 2
+        assert len(list(steps)) == 97, "and it can go on"
+
+
+def test_who_leaves_is_not_waited_for(model: Model) -> None:
+    company = Company(model)
+    for number in range(3):
+        session = model.new_session()
+        with company.join(session) as member:
+            steps = generate(session, [1, number], Sampler(SamplerConfig(seed=1)), None, 100, member)
+            next(steps)
+            steps.close()
+    assert not company._expected
+    assert not company._waiting
+    assert write(model, company, [4], 5, 2) == write(model, None, [4], 5, 2)
+
+
+class Broken:
+    """A session that fails at its third pass."""
+
+    def __init__(self, session: Session, error: BaseException) -> None:
+        self._session = session
+        self._error = error
+        self.passes = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        self.passes += 1
+        if self.passes >= 3:
+            raise self._error
+        return self._session.forward(*given, **named)
+
+
+@pytest.mark.parametrize("error", [ResourceError("no memory"), ValueError("broken")])
+def test_who_fails_harms_nobody_else(model: Model, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    many = Model.forward_many
+
+    def forward_many(self: Model, parts: Any) -> Any:
+        if any(isinstance(session, Broken) for session, _, _ in parts):
+            raise error  # a pass fails as a whole, and no session has changed
+        return many(self, parts)
+
+    monkeypatch.setattr(Model, "forward_many", forward_many)
+    company = Company(model)
+
+    def failing() -> int:
+        session: Any = Broken(model.new_session(), error)
+        with company.join(session) as member:
+            return len(list(generate(session, [1, 2], Sampler(SamplerConfig(seed=1)), None, 100, member)))
+
+    good = [lambda seed=seed: write(model, company, [1, seed], 60, seed) for seed in range(3)]
+    results = together(failing, *good)
+    assert results[0] is error
+    assert results[1:] == [write(model, None, [1, seed], 60, seed) for seed in range(3)]
+
+
+def test_an_interrupt_in_the_one_who_computes_leaves_the_others_at_work(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, left = Company._forward, [7]
+
+    def forward(self: Company, todo: Any) -> Any:
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return whole(self, todo)
+
+    monkeypatch.setattr(Company, "_forward", forward)
+    company = Company(model)
+    works = [lambda seed=seed: write(model, company, [1, seed], 50, seed) for seed in range(4)]
+    results = together(*works)
+    interrupted = [result for result in results if isinstance(result, KeyboardInterrupt)]
+    assert len(interrupted) == 1
+    for seed, result in enumerate(results):
+        if result is not interrupted[0]:
+            assert result == write(model, None, [1, seed], 50, seed)
+
+
+def test_a_pause_is_quiet(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    company, computing, done = Company(model), threading.Event(), threading.Event()
+    overlapped: list[str] = []
+    single = Session.forward
+
+    def forward(self: Session, *given: Any, **named: Any) -> Any:
+        computing.set()
+        try:
+            return single(self, *given, **named)
+        finally:
+            computing.clear()
+
+    monkeypatch.setattr(Session, "forward", forward)
+
+    def pausing() -> None:
+        while not done.is_set():
+            with company.pause():
+                if computing.is_set():
+                    overlapped.append("computing")
+            time.sleep(0)
+
+    def writing() -> int:
+        try:
+            return len(write(model, company, [1], 300, 1))
+        finally:
+            done.set()
+
+    assert together(pausing, writing) == [None, 300]
+    assert not overlapped
+
+
+def test_much_coming_and_going_ends(model: Model) -> None:
+    company, memory = Company(model), DraftMemory()
+
+    def restless(seed: int) -> int:
+        rng, made = random.Random(seed), 0
+        for _ in range(6):
+            session = model.new_session()
+            with company.join(session) as member:
+                prompt = rng.choices(range(50), k=rng.randrange(1, 100))
+                sampler = Sampler(SamplerConfig(seed=seed))
+                steps = generate(session, prompt, sampler, CopyDrafter(memory), rng.randrange(1, 30), member)
+                for _ in range(rng.randrange(0, 35)):
+                    if next(steps, None) is None:
+                        break
+                    made += 1
+                    if rng.random() < 0.1:
+                        time.sleep(0.003)
+                steps.close()
+        return made
+
+    results = together(*(lambda seed=seed: restless(seed) for seed in range(8)))
+    assert all(isinstance(made, int) and made > 0 for made in results)
+    assert not company._waiting
+    assert not company._is_busy
+
+
+def test_a_member_asks_for_one_thing_at_a_time(model: Model) -> None:
+    company, session = Company(model), model.new_session()
+    with company.join(session) as member:
+        assert isinstance(member, Member)
+        rows = member.evaluate([1, 2, 3], NO_DRAFT)
+        assert rows.shape[0] == 1
+        assert session.length == 3
