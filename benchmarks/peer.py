@@ -3,7 +3,7 @@
     echo '{"model": "m.gguf", "threads": 2, "requests": [{"prompt": "Hi", "max_tokens": 8}]}' | python peer.py
 
 Prints one JSON object: the replies (text, token ids and log-probabilities, llama.cpp's own timings) and the peak memory
-of the process in bytes. Sampling is greedy, prompts are evaluated anew, end tokens are banned.
+of the process in bytes. Sampling is greedy, end tokens are banned; prompts are evaluated anew unless "keeps" is true.
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ def main() -> None:
     kinds = xllamacpp.llama_flash_attn_type
     if not asked.get("flash_attention", True):
         params.flash_attn_type = kinds.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    if name := asked.get("speculative"):  # one of llama.cpp's own ways to guess tokens without a second model
+        kinds = xllamacpp.common_speculative_type
+        params.speculative.types = [getattr(kinds, f"COMMON_SPECULATIVE_TYPE_{name.upper()}")]
     server = xllamacpp.Server(params)
-    replies = [reply(server, request) for request in asked["requests"]]
+    replies = [reply(server, request, asked.get("keeps", False)) for request in asked["requests"]]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     json.dump({"replies": replies, "peak_bytes": peak}, sys.stdout)
 
 
-def reply(server: Any, request: dict[str, Any]) -> dict[str, Any]:
-    fixed = {"temperature": 0, "cache_prompt": False, "ignore_eos": True}
+def reply(server: Any, request: dict[str, Any], keeps: bool) -> dict[str, Any]:
+    fixed = {"temperature": 0, "cache_prompt": keeps, "ignore_eos": True}
     result = server.handle_completions(request | fixed)
     result = json.loads(result) if isinstance(result, str | bytes) else result
     choice = result["choices"][0]
