@@ -100,7 +100,9 @@ def parse_counts(text: str, option: str, most: int = _MOST) -> list[int]:
     for part in text.split(","):
         word = part.strip()
         if not (word.isascii() and word.isdecimal() and len(word) < 10 and 1 <= int(word) <= most):
-            raise UsageError(f"{option} '{text}': '{word}' is no number from 1 to {most}; expected a list such as 1,2,4")
+            raise UsageError(
+                f"{option} '{text}': '{word}' is no number from 1 to {most}; expected a list such as 1,2,4"
+            )
         found[int(word)] = None
     return list(found)
 
@@ -143,7 +145,7 @@ def _show(measured: Bench, results: list[FileResult], stdout: Screen, as_json: b
     rows = [row for result in results for row in _rows(result)]
     stdout.write(render_table(columns, rows, stdout))
     for result in results:
-        stdout.write(stdout.style(_facts(result), "dim") + "\n")
+        stdout.write("\n" + "".join(stdout.style(line, "dim") + "\n" for line in _facts(result)))
 
 
 def _rows(result: FileResult) -> list[tuple[str, ...]]:
@@ -164,19 +166,22 @@ def _rows(result: FileResult) -> list[tuple[str, ...]]:
     ]
 
 
-def _facts(result: FileResult) -> str:
+def _facts(result: FileResult) -> list[str]:
     from selfee.weights.disk import human_size
 
-    facts = [
-        f"{for_terminal(result.file)}, {result.threads} threads: peak memory {human_size(result.peak_memory)}",
-        f"loaded in {result.load_seconds:.1f} s",
-        f"{human_size(result.bytes_read)} read for a token",
-        f"limits {result.read_limit / 1e9:.1f} GB/s and {result.multiply_limit / 1e9:,.0f} billion byte products/s",
-        f"{result.rounds} rounds",
+    lines = [
+        f"{for_terminal(result.file)}, {_count(result.threads, 'thread')}, {_count(result.rounds, 'round')}: "
+        f"peak memory {human_size(result.peak_memory)}, loaded in {result.load_seconds:.1f} s",
+        f"  a token reads {human_size(result.bytes_read)}; limits here: {result.read_limit / 1e9:.1f} GB/s read, "
+        f"{result.multiply_limit / 1e9:,.0f} billion byte products/s",
     ]
     if gain := _gain(result.cases):
-        facts.append(f"drafting made the revision {gain:.1f} times as fast")
-    return "; ".join(facts)
+        lines.append(f"  drafting makes the revision {gain:.1f} times as fast")
+    return lines
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _gain(cases: tuple[CaseResult, ...]) -> float | None:

@@ -138,7 +138,7 @@ class Bench:
         self.steps = rounds * len(self._entries) * len(self.cases)
 
     def run(self, on_step: OnStep | None = None) -> None:
-        """Measure, round after round. Raises ResourceError where the memory is not there, UsageError for a bad count."""
+        """Measure, round after round. Raises ResourceError where memory is short, UsageError for a bad count."""
         machine = Machine(max(entry.work.bytes_read for entry in self._entries))
         for number in range(self.rounds):
             for entry in self._entries if number % 2 == 0 else reversed(self._entries):

@@ -33,15 +33,17 @@ _PASSES = 5  # of which the median counts
 _SPREAD = 97  # different tokens in a prompt
 
 QUESTION = "Why is the sky blue in the daytime, and red in the evening?\n"
-ANSWER = """The sky is blue because of the way in which sunlight meets the air. Sunlight looks white, but it is a mixture of
-all the colours of the rainbow. When it enters the atmosphere it meets molecules of nitrogen and oxygen, which are much
+ANSWER = """The sky is blue because of the way in which sunlight meets the air. Sunlight looks white, but it is a
+mixture of all the colours of the rainbow. When it enters the atmosphere it meets molecules of nitrogen and oxygen, which are much
 smaller than the length of its waves. They reflect the light in all directions, and they reflect short waves far more
 strongly than long ones. Blue light has short waves, so it reaches our eyes from every part of the sky, while red light
 passes nearly straight through. In the evening the sun stands low, and its light has to pass through much more air.
 Most of the blue is lost on the way, and what is left is red."""
 REVISED = (
     ANSWER.replace("They reflect the light in all directions, and they reflect", "They scatter the light, and scatter")
-    .replace("Blue light has short waves", "Violet and blue light have the shortest waves, but our eyes see blue better")
+    .replace(
+        "Blue light has short waves", "Violet and blue light have the shortest waves, but our eyes see blue better"
+    )
     .replace("and what is left is red", "so that mostly red and orange are left")
 )
 """A revision as models write them: most of it repeats the answer."""
@@ -70,7 +72,7 @@ class Timed:
 
 
 class _Dictated:
-    """A sampler that draws as any other, and then takes the next token of a given text: it is the same on every model."""
+    """A sampler that draws as any other, and then takes the next token of a given text: every model writes it."""
 
     def __init__(self, text: Sequence[int]) -> None:
         self._sampler = Sampler(SamplerConfig(temperature=0))
@@ -128,17 +130,17 @@ class Stopwatch:
 
     def _revision(self, drafting: bool) -> Timed:
         encode = self._tokenizer.encode
-        prompt, original, revised = encode(QUESTION + ANSWER + "\n"), encode(ANSWER, add_bos=False), encode(
-            REVISED, add_bos=False
+        prompt, original, revised = (
+            encode(QUESTION + ANSWER + "\n"),
+            encode(ANSWER, add_bos=False),
+            encode(REVISED, add_bos=False),
         )
         drafter = _Revising(original) if drafting else None
         self._session.truncate(0)
         self._session.forward(prompt[:-1] or prompt, "none")  # the prompt's time is not the revision's
         with self._company.join(self._session) as member:
             started = time.perf_counter()
-            made = sum(
-                1 for _ in generate(self._session, prompt, _Dictated(revised), drafter, len(revised), member)
-            )
+            made = sum(1 for _ in generate(self._session, prompt, _Dictated(revised), drafter, len(revised), member))
             return Timed(time.perf_counter() - started, made)
 
     def _some(self, count: int) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -39,7 +38,7 @@ class Machine:
     """Measures limits again and again: memory drifts by a factor of two within minutes where others use it too."""
 
     def __init__(self, largest: int) -> None:
-        """``largest``: bytes of the largest reading; half a GiB, or an eighth of the free memory, are enough for all."""
+        """``largest``: bytes of the largest reading; half a GiB, or an eighth of the free memory, will do for more."""
         isa()  # a wrong SELFEE_ISA is said now, as a person's mistake
         have = available_memory()
         most = _LARGEST if have is None else max(_LEAST, min(_LARGEST, have // _SHARE))
@@ -58,11 +57,6 @@ class Machine:
         repeats = max(1, _AT_ONCE // len(part))
         read = _best(lambda: native().read_rate(part, threads, repeats))
         return Limits(read, _best(lambda: native().multiply_rate(threads, _ROUNDS)))
-
-
-def cores_here() -> int:
-    """Hardware threads that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _best(measure: Callable[[], float]) -> float:

@@ -37,6 +37,11 @@ def memory_needed(checkpoint: Checkpoint, config: LlamaConfig, context_length: i
     Mapped weights are shared with the system's file cache, which may drop them again; a packed copy takes their place.
     """
     weights = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
+    return memory_for(weights, config, context_length, sessions)
+
+
+def memory_for(weights: int, config: LlamaConfig, context_length: int, sessions: int = 1) -> int:
+    """As ``memory_needed``, for tensors of ``weights`` bytes that need not be here."""
     return weights + sessions * cache_bytes(config, context_length) + _scratch_bytes(config)
 
 
