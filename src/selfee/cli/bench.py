@@ -72,14 +72,17 @@ def bench(
 ) -> None:
     """Check every word first, measure in rounds, show the table of what is finished whatever happens."""
     from selfee.cli.chunk_progress import ChunkDisplay
+    from selfee.errors import UsageError
     from selfee.eval.bench import Bench
     from selfee.eval.limits import MOST_THREADS
     from selfee.llama.model import physical_cores
 
     counts = [physical_cores()] if threads is None else parse_counts(threads, "--threads", MOST_THREADS)
+    if not counts:
+        raise UsageError(f"--threads '{threads}': expected a list such as 1,2,4")
     cases = _cases(prompt, generate, passes, drafting)
     paths: list[Path] = [local_file(name) for name in files or [DEFAULT_MODEL]]
-    measured = Bench(paths, counts or [physical_cores()], cases, rounds)
+    measured = Bench(paths, counts, cases, rounds)
     display = None if quiet else ChunkDisplay(screen_of(sys.stderr, color), measured.steps, unit="steps")
     try:
         measured.run(None if display is None else _Steps(display))

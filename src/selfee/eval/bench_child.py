@@ -33,12 +33,15 @@ _PASSES = 5  # of which the median counts
 _SPREAD = 97  # different tokens in a prompt
 
 QUESTION = "Why is the sky blue in the daytime, and red in the evening?\n"
-ANSWER = """The sky is blue because of the way in which sunlight meets the air. Sunlight looks white, but it is a
-mixture of all the colours of the rainbow. When it enters the atmosphere it meets molecules of nitrogen and oxygen, which are much
-smaller than the length of its waves. They reflect the light in all directions, and they reflect short waves far more
-strongly than long ones. Blue light has short waves, so it reaches our eyes from every part of the sky, while red light
-passes nearly straight through. In the evening the sun stands low, and its light has to pass through much more air.
-Most of the blue is lost on the way, and what is left is red."""
+ANSWER = (
+    "The sky is blue because of the way in which sunlight meets the air. Sunlight looks white, but it is "
+    "a mixture of all the colours of the rainbow. When it enters the atmosphere it meets molecules of "
+    "nitrogen and oxygen, which are much smaller than the length of its waves. They reflect the light in "
+    "all directions, and they reflect short waves far more strongly than long ones. Blue light has short "
+    "waves, so it reaches our eyes from every part of the sky, while red light passes nearly straight "
+    "through. In the evening the sun stands low, and its light has to pass through much more air. Most of "
+    "the blue is lost on the way, and what is left is red."
+)
 REVISED = (
     ANSWER.replace("They reflect the light in all directions, and they reflect", "They scatter the light, and scatter")
     .replace(

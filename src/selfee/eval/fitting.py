@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from selfee.llama.config import LlamaConfig
-from selfee.llama.model import memory_for, memory_needed
+from selfee.llama.model import cache_bytes, memory_needed, scratch_bytes
 from selfee.weights.checkpoint import TensorInfo
 from selfee.weights.ggml import Hyper
 from selfee.weights.open import open_checkpoint
@@ -98,7 +98,8 @@ def weights_of(shape: Shape, kind: FileType) -> int:
 
 def need_of(shape: Shape, kind: FileType, context: int) -> int:
     """Bytes of memory to run it with a context of so many tokens."""
-    return memory_for(weights_of(shape, kind), shape.config, context)
+    config = shape.config
+    return weights_of(shape, kind) + cache_bytes(config, context) + scratch_bytes(config)
 
 
 @dataclass(frozen=True)

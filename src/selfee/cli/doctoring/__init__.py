@@ -1,1 +1,1 @@
-"""What ``selfee doctor`` looks at: the processor, memory and disk, packages, addresses, the terminal, what would fit."""
+"""What ``selfee doctor`` looks at: the processor, room, packages, addresses, the terminal, and what would fit."""
