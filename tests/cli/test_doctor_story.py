@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from selfee.weights.fetch.store import HubConfig, StoreConfig
 from selfee.weights.fetch.transport import Network
 
 TOPICS = [
-    *("version", "instructions", "threads", "memory", "disk", "folders", "packages", "extras", "addresses", "keys"),
+    *("version", "packages", "extras", "instructions", "threads", "memory", "disk", "folders", "addresses", "keys"),
     *("language", "terminal"),
 ]
 GB = 10**9
@@ -191,7 +194,7 @@ def test_a_folder_that_is_not_there_yet_is_no_trouble_and_stays_away(shell: Shel
 
 def test_a_full_disk_is_broken_only_where_room_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"total": GB, "free": 1_000_000, "used": GB})()
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda place: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
     assert room.disk(tmp_path, {}, has_default=False).level is Level.BROKEN
     assert room.disk(tmp_path, {}, has_default=True).level is Level.NOTE
 
@@ -256,6 +259,29 @@ def test_a_package_that_is_missing_or_too_old_is_broken(listed: list[str]) -> No
     assert finding.advice == "pip install 'rich>=15' 'typer'"
 
 
+def test_without_a_package_that_all_else_needs_it_is_named_and_nothing_crashes(shell: Shell) -> None:
+    code = """
+import importlib.metadata, sys
+sys.modules["numpy"] = None
+known = importlib.metadata.version
+def version(name):
+    if name == "numpy":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return known(name)
+importlib.metadata.version = version
+from selfee.cli import main
+main(["doctor", "model.gguf", *sys.argv[1:]])
+"""
+    for words in ([], ["--json"]):
+        command = [sys.executable, "-c", code, *words]
+        done = subprocess.run(
+            command, cwd=shell.folder, env=shell.environ, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 1, done.stderr
+        assert "numpy>=2.2" in done.stdout
+        assert done.stderr == ""
+
+
 def test_a_checkout_that_was_never_installed_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> list[str]:
         raise importlib.metadata.PackageNotFoundError(name)
@@ -307,7 +333,7 @@ def test_another_encoding_is_a_note(shell: Shell, roomy: None) -> None:
 
 
 def test_a_terminal_too_narrow_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terminal.sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "40")
     finding = terminal.terminal({"TERM": "xterm"}, Color.AUTO)
     assert (finding.level, finding.facts["columns"]) == (Level.NOTE, 40)

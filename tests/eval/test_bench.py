@@ -107,6 +107,24 @@ def test_medians_of_rounds_are_told_and_order_alternates(tmp_path: Path, monkeyp
     assert second.cases[0].of_multiplying is None
 
 
+def test_what_was_finished_before_a_ctrl_c_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = make_tiny(tmp_path / "one.gguf"), make_tiny(tmp_path / "two.gguf")
+    asked: list[Path] = []
+
+    def fake_child(module: str, words: Sequence[str], path: Path, expected: str, on_line: Any) -> dict[str, Any]:
+        asked.append(path)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return {"results": [{"seconds": 1.0, "tokens": 6}], "load": 1.0, "peak": 1}
+
+    monkeypatch.setattr(bench, "Machine", FakeMachine)
+    monkeypatch.setattr(bench, "ask_child", fake_child)
+    measured = Bench([one, two], [1], [Case(PASS, 6)], 3)
+    with pytest.raises(KeyboardInterrupt):
+        measured.run()
+    assert [(result.file, result.rounds) for result in measured.results()] == [("one.gguf", 1), ("two.gguf", 2)]
+
+
 def test_a_real_round_fills_every_field(tmp_path: Path) -> None:
     path = make_tiny(tmp_path / "t.gguf", type=QuantType.Q8_0)
     measured = Bench([path], [1], [Case(PROMPT, 16), Case(GENERATE, 4)], 1)

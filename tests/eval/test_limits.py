@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -20,14 +22,15 @@ def test_every_instruction_set_reads_and_multiplies(isa: str, threads: int) -> N
 
 def test_a_wrong_wish_is_refused_by_name() -> None:
     buffer = np.ones(4096, np.uint8)
-    for call, what in (
+    calls: list[tuple[Callable[[], object], str]] = [
         (lambda: native().read_rate(buffer, 0, 1), "threads 0"),
         (lambda: native().read_rate(buffer, 1, 0), "repeats 0"),
         (lambda: native().read_rate(buffer, 8, 1), "buffer of 4096 bytes; expected 1024 for each thread"),
         (lambda: native().multiply_rate(1, 0), "rounds 0"),
         (lambda: native().multiply_rate(257, 1), "threads 257"),
         (lambda: native().multiply_rate(1, 1, "mmx"), "instruction set 'mmx'"),
-    ):
+    ]
+    for call, what in calls:
         with pytest.raises(ValueError, match=what):
             call()
 

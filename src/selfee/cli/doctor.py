@@ -51,53 +51,77 @@ def doctor(
     ] = Color.AUTO,
 ) -> None:
     """Look at everything, say it, and end with 1 if something that is needed is broken."""
-    from selfee.cli.doctoring.fits import file_rows, shape_rows
-    from selfee.cli.model_file import local_file
-    from selfee.weights.quantization.recipes import file_type
-
-    kind = file_type(type_name)
-    asked = [local_file(name) for name in files or []]
     stdout = screen_of(sys.stdout, color)
-    findings = list(examine(os.environ, color, online=online))
-    have = next((finding.facts["usable"] for finding in findings if finding.topic == "memory"), None)
-    shapes = _shapes(kind, context, have) if have is not None else []
-    models = _models(asked or _models_here(), context, have) if have is not None else []
-    unusable = [path.name for path, fit in models if asked and isinstance(fit, str)]
-    if unusable:
-        findings.append(Finding("files", f"cannot be run: {', '.join(unusable)}", Level.BROKEN, "see below"))
-    is_well = all(finding.level is not Level.BROKEN for finding in findings)
+    findings = list(software())
+    shapes: list[Fit] = []
+    models: list[tuple[Path, FileFit | str]] = []
+    if _is_well(findings):  # nothing else can be looked at without the packages that it is written with
+        from selfee.cli.model_file import local_file
+        from selfee.weights.quantization.recipes import file_type
+
+        kind, asked = file_type(type_name), [local_file(name) for name in files or []]
+        findings += examine(os.environ, color, online=online)
+        have = next(finding.facts["usable"] for finding in findings if finding.topic == "memory")
+        if have is not None:
+            shapes, models = _shapes(kind, context, have), _models(asked or _models_here(), context, have)
+        unusable = [path.name for path, fit in models if asked and isinstance(fit, str)]
+        if unusable:
+            findings.append(Finding("files", f"cannot be run: {', '.join(unusable)}", Level.BROKEN, "see below"))
+    _show(findings, shapes, models, stdout, as_json)
+    if not _is_well(findings):
+        raise typer.Exit(1)
+
+
+def _is_well(findings: list[Finding]) -> bool:
+    return all(finding.level is not Level.BROKEN for finding in findings)
+
+
+def _show(
+    findings: list[Finding],
+    shapes: list[Fit],
+    models: list[tuple[Path, FileFit | str]],
+    stdout: Screen,
+    as_json: bool,
+) -> None:
     if as_json:
+        from selfee.cli.doctoring.fits import file_rows, shape_rows
+
         value: dict[str, Any] = {
-            "ok": is_well,
+            "ok": _is_well(findings),
             "findings": [finding.as_json() for finding in findings],
             "fits": shape_rows(shapes),
             "models": file_rows(models),
         }
         stdout.write_json(value, indent=2)
-    else:
-        stdout.write("".join(_line(finding, stdout) for finding in findings))
-        stdout.write(_fits_text(shapes, models, stdout))
-        stdout.write("\n" + _verdict(findings, stdout))
-    if not is_well:
-        raise typer.Exit(1)
+        return
+    stdout.write("".join(_line(finding, stdout) for finding in findings))
+    stdout.write(_fits_text(shapes, models, stdout))
+    stdout.write("\n" + _verdict(findings, stdout))
+
+
+def software() -> Iterator[Finding]:
+    """What can be checked with Python alone."""
+    from selfee.cli.doctoring import packages
+
+    found = packages.requirements()
+    yield packages.version()
+    yield packages.packages(found)
+    yield packages.extras(found)
 
 
 def examine(environ: Mapping[str, str], color: Color, *, online: bool = False) -> Iterator[Finding]:
-    """Every check, one after the other."""
+    """Every other check, one after the other."""
     from selfee.cli.chat import chats_folder
-    from selfee.cli.doctoring import packages, processor, room, sources, terminal
+    from selfee.cli.doctoring import processor, room, sources, terminal
     from selfee.cli.settings import model_store, models_folder
     from selfee.weights.fetch.builtin import DEFAULT_MODEL
 
-    found, models = packages.requirements(), models_folder(environ)
-    yield packages.version()
+    models = models_folder(environ)
     yield processor.instructions(environ)
     yield processor.threads()
     yield room.memory()
     yield room.disk(models, environ, has_default=DEFAULT_MODEL in {name for name, _ in _stored(environ)})
     yield room.folders(models, chats_folder(environ), environ)
-    yield packages.packages(found)
-    yield packages.extras(found)
     addresses = sources.addresses(environ)
     yield addresses
     if online and addresses.level is not Level.BROKEN:
