@@ -43,7 +43,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 def bench(
     files: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FILE]...", help=f"Model files, or names of downloaded models; else {DEFAULT_MODEL}."),
+        typer.Argument(metavar="FILE", help=f"Model files, or names of downloaded models; else {DEFAULT_MODEL}."),
     ] = None,
     prompt: Annotated[
         str, typer.Option("-p", "--prompt", metavar="SIZES", help="Tokens of prompts, as 128,512; none for none.")

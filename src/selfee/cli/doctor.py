@@ -40,7 +40,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 def doctor(
     files: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FILE]...", help="Model files that are to fit; else those on this disk."),
+        typer.Argument(metavar="FILE", help="Model files that are to fit; else those on this disk."),
     ] = None,
     context: Annotated[int, typer.Option("-c", "--context", min=1, help="Tokens of context to plan for.")] = 2048,
     type_name: Annotated[str, typer.Option("--type", metavar="TYPE", help="The file type to plan for.")] = "q4_K_M",

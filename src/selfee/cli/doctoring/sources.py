@@ -44,8 +44,8 @@ def addresses(environ: Mapping[str, str]) -> Finding:
     }
     where = "PyPI" if facts["index_is_default"] else f"{facts['index']} (pip's configuration)"
     text = f"packages from {where}" if not index.no_index else "no package index (pip's no-index)"
-    text += f", {len(index.extra_index_urls)} more" if index.extra_index_urls else ""
-    text += f", {len(index.find_links)} of find-links" if index.find_links else ""
+    text += f", {len(index.extra_index_urls)} more by extra-index-url" if index.extra_index_urls else ""
+    text += f", {len(index.find_links)} by find-links" if index.find_links else ""
     text += f"; hf: models from {facts['hub']}"
     text += "; through a proxy" if proxies or index.network.proxy else "; no proxy"
     if index.no_index and not index.find_links:
