@@ -1,13 +1,15 @@
-// Binds what benchmarks/kernels.py measures: loops that run in threads of their own, without Python in between.
+// Binds what benchmarks/kernels.py and `selfee bench` measure: loops in threads of their own, without Python in between.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <thread>
 #include <vector>
 
 #include "bindings/checks.h"
+#include "peaks.h"
 #include "matmul/packed.h"
 
 using namespace nb::literals;
@@ -66,6 +68,37 @@ double time_matmul(const HeldMatrix& held, const Floats& x, int threads, int64_t
            }) / double(repeats);
 }
 
+// Bytes a second of reading a buffer `repeats` times in equal parts, in the fastest of a few ways.
+double read_rate(const Bytes& buffer, int threads, int64_t repeats, const std::optional<std::string>& isa) {
+    const Peaks& peaks = peaks_named(chosen(isa).name);
+    if (repeats < 1) refuse("repeats " + std::to_string(repeats) + "; expected 1 or more");
+    const size_t part = buffer.nbytes() / size_t(std::max(threads, 1)) / 1024 * 1024;
+    if (part == 0) refuse("buffer of " + std::to_string(buffer.nbytes()) + " bytes; expected 1024 for each thread");
+    const uint8_t* bytes = buffer.data();
+    std::atomic<uint64_t> result{0};
+    double best = 0;
+    for (int way = 0; way < kReadWays; ++way) {
+        const double seconds = seconds_of(threads, [&](int thread) {
+            for (int64_t i = 0; i < repeats; ++i) result ^= peaks.read(bytes + size_t(thread) * part, part, way);
+        });
+        best = std::max(best, double(part) * threads * double(repeats) / seconds);
+    }
+    return best;
+}
+
+// Multiply-adds of bytes a second, from registers.
+double multiply_rate(int threads, int64_t rounds, const std::optional<std::string>& isa) {
+    const Peaks& peaks = peaks_named(chosen(isa).name);
+    if (rounds < 1) refuse("rounds " + std::to_string(rounds) + "; expected 1 or more");
+    std::atomic<uint64_t> result{0};
+    const double seconds = seconds_of(threads, [&](int) {
+        uint64_t own = 0;
+        peaks.multiply(rounds, &own);
+        result ^= own;
+    });
+    return double(peaks.multiply_adds) * double(rounds) * threads / seconds;
+}
+
 }  // namespace
 }  // namespace selfee
 
@@ -76,4 +109,8 @@ void bind_timing(nb::module_& m) {
              "packed"_a, nb::keep_alive<1, 3>());
     m.def("time_matmul", time_matmul, "matrix"_a, "x"_a.noconvert(), "threads"_a, "repeats"_a, "isa"_a = nb::none(),
           "Seconds for one multiplication, without preparing x.");
+    m.def("read_rate", read_rate, "buffer"_a.noconvert(), "threads"_a, "repeats"_a, "isa"_a = nb::none(),
+          "Bytes a second of reading a buffer in equal parts, in the fastest of a few ways.");
+    m.def("multiply_rate", multiply_rate, "threads"_a, "rounds"_a, "isa"_a = nb::none(),
+          "Multiply-adds of bytes a second, from registers.");
 }

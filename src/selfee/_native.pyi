@@ -17,6 +17,14 @@ class HeldMatrix:
 def time_matmul(matrix: HeldMatrix, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], threads: int, repeats: int, isa: str | None = None) -> float:
     """Seconds for one multiplication, without preparing x."""
 
+def read_rate(buffer: Annotated[NDArray[numpy.uint8], dict(order='C', device='cpu', writable=False)], threads: int, repeats: int, isa: str | None = None) -> float:
+    """
+    Bytes a second of reading a buffer in equal parts, in the fastest of a few ways.
+    """
+
+def multiply_rate(threads: int, rounds: int, isa: str | None = None) -> float:
+    """Multiply-adds of bytes a second, from registers."""
+
 def isa_name() -> str:
     """The instruction set in use."""
 

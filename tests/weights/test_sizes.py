@@ -142,6 +142,14 @@ def test_the_table_holds_every_type_of_every_model() -> None:
     assert len(keys) == 60
 
 
+def test_shapes_with_shared_heads_are_those_of_a_model_that_can_be_run(tmp_path: Path) -> None:
+    with open_checkpoint(make_tiny(tmp_path / "t.gguf", n_head_kv=2)) as tiny:
+        hidden = tiny.metadata["llama.feed_forward_length"]
+        hyper = Hyper(len(tiny.vocab.tokens), n_embd=64, n_mult=1, n_head=4, n_layer=2, n_rot=16, file_type=0)
+        shapes = llama_shapes(hyper, heads_kv=2, hidden=hidden)
+        assert {name: info.shape for name, info in tiny.tensors.items()} == shapes
+
+
 def test_the_shapes_are_those_of_a_model_that_can_be_run(tmp_path: Path) -> None:
     tiny = open_checkpoint(make_tiny(tmp_path / "t.bin", container="ggjt3", n_layer=3))
     with tiny:

@@ -13,10 +13,16 @@ _LONGEST_BAR, _LONGEST_LABEL = 24, 30  # columns
 
 
 class ChunkDisplay:
-    """A line on ``screen`` that is rewritten after each chunk; ``total`` counts the chunks of all files."""
+    """A line on ``screen`` that is rewritten after each chunk; ``total`` counts the chunks of all files.
 
-    def __init__(self, screen: Screen, total: int, now: Callable[[], float] = time.monotonic) -> None:
+    ``unit`` is what is counted, if not chunks.
+    """
+
+    def __init__(
+        self, screen: Screen, total: int, now: Callable[[], float] = time.monotonic, *, unit: str = "chunks"
+    ) -> None:
         self._screen = screen
+        self._unit = unit
         self._total = total
         self._now = now
         self._started = now()
@@ -34,6 +40,11 @@ class ChunkDisplay:
         """So many chunks of this file are done."""
         self._done = self._before + done
         self._show(figure)
+
+    def step(self, label: str, done: int) -> None:
+        """So many of all are done, the last of them of this file."""
+        self._label, self._done = for_terminal(label), done
+        self._show("")
 
     def skip(self, count: int) -> None:
         """Chunks that need not be computed."""
@@ -59,7 +70,7 @@ class ChunkDisplay:
         filled = length * self._done // max(1, self._total)
         bar = self._screen.style("━" * filled, "cyan") + self._screen.style("─" * (length - filled), "dim")
         shown = f"  {figure}" if figure else ""
-        self._screen.write(f"{label}  {bar}  {self._done} of {self._total} chunks{shown}{self._left()}")
+        self._screen.write(f"{label}  {bar}  {self._done} of {self._total} {self._unit}{shown}{self._left()}")
         self._is_open = True
 
     def _left(self) -> str:

@@ -31,6 +31,7 @@ _VARIABLES = """## Variables
 | `HF_TOKEN`, `HF_ENDPOINT` | token for, and address of, the model hub that `hf:` names mean |
 | `PIP_*`, pip's configuration files, `.netrc` | where built-in models come from: as pip |
 | `HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`, `REQUESTS_CA_BUNDLE` | the way to other machines |
+| `SELFEE_ISA` | instruction set to compute with: scalar, avx2, avx512; the best one otherwise |
 | `NO_COLOR` | no colour, unless `--color always` |
 | `SELFEE_DEBUG` | 1 = show where an unexpected error came from |
 

@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+from selfee.engines.control_group import memory_groups, read_fields
 from selfee.errors import ResourceError
 
 _GIB = 1 << 30
 _PACKED_SHARE = 0.9  # of the free memory: unlike mapped weights, packed ones cannot be dropped when others need room
 
 
-def available_memory(root: Path = Path("/")) -> int | None:
-    """Bytes this process may still use: by the kernel's estimate and the control group's limit; None = unknown.
+@dataclass(frozen=True)
+class MemoryState:
+    """Bytes; None where the system does not say."""
 
-    Linux: ``MemAvailable`` of proc(5), ``memory.max`` - ``memory.current`` of cgroup v2 or their v1 names. Cached
-    file pages count as used by a control group although they can be dropped, so its ``inactive_file`` is added back.
+    total: int | None  # of the machine
+    available: int | None  # without swapping, by the kernel's estimate
+    group_limit: int | None  # the smallest limit of the control groups that this process is in
+    group_free: int | None  # the least that any of them still allows
+
+    @property
+    def usable(self) -> int | None:
+        """What this process may still use."""
+        return min((value for value in (self.available, self.group_free) if value is not None), default=None)
+
+
+def memory_state(root: Path = Path("/")) -> MemoryState:
+    """What this machine has, and what it allows this process.
+
+    Linux: ``MemAvailable`` of proc(5), ``memory.max`` - ``memory.current`` of cgroup v2 or their v1 names, of the own
+    group and all above. Cached file pages count as used by a control group although they can be dropped, so its
+    ``inactive_file`` is added back.
     """
-    found = [value for value in (_from_meminfo(root), _from_cgroup(root)) if value is not None]
-    return min(found, default=None)
+    fields = read_fields(root / "proc/meminfo")
+    total, available = (fields.get(name) for name in ("MemTotal:", "MemAvailable:"))
+    groups = memory_groups(root)
+    return MemoryState(
+        total=None if total is None else total * 1024,
+        available=None if available is None else available * 1024,
+        group_limit=min((group.limit for group in groups), default=None),
+        group_free=min((group.free for group in groups), default=None),
+    )
+
+
+def available_memory(root: Path = Path("/")) -> int | None:
+    """Bytes this process may still use: the kernel's estimate or what control groups allow, if less; None = unknown."""
+    return memory_state(root).usable
 
 
 def require_memory(where: str, need: int, have: int | None, advice: str) -> None:
@@ -29,38 +59,3 @@ def require_memory(where: str, need: int, have: int | None, advice: str) -> None
 def has_room_to_pack(need: int, have: int | None) -> bool:
     """Whether weights that need ``need`` bytes with all else may be copied into a layout of the kernels' own."""
     return have is None or need <= _PACKED_SHARE * have
-
-
-def _from_meminfo(root: Path) -> int | None:
-    value = _fields(root / "proc/meminfo").get("MemAvailable:")
-    return None if value is None else value * 1024
-
-
-def _from_cgroup(root: Path) -> int | None:
-    groups = (
-        ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
-        ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    )
-    for folder, limit_name, used_name, reclaimable_name in groups:
-        limit, used = (_number(root / folder / name) for name in (limit_name, used_name))
-        if limit is not None and used is not None:
-            reclaimable = _fields(root / folder / "memory.stat").get(reclaimable_name, 0)
-            return max(0, limit - used + reclaimable)
-    return None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return ""
-
-
-def _number(path: Path) -> int | None:
-    text = _read(path).strip()
-    return int(text) if text.isdecimal() else None
-
-
-def _fields(path: Path) -> dict[str, int]:
-    rows = (line.split() for line in _read(path).splitlines())
-    return {row[0]: int(row[1]) for row in rows if len(row) >= 2 and row[1].isdecimal()}

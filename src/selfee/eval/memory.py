@@ -6,22 +6,18 @@ what ``selfee ask`` does to a file, the Python interpreter included, so that not
 
 from __future__ import annotations
 
-import json
 import resource
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
-from selfee.errors import BadFileError, ResourceError, SelfeeError, UsageError
+from selfee.errors import SelfeeError, UsageError
+from selfee.eval.child import ask_child, error_as_json, say
 from selfee.weights.disk import human_size
-from selfee.weights.printable import printable
 
 _BATCH = 256  # tokens that go through the layers together (native/forward.h): the scratch memory of a long prompt
-_LONGEST = 4096  # bytes of a child's last words
 _STATUS = Path("/proc/self/status")
 _MAPPINGS = Path("/proc/self/smaps")
 
@@ -56,45 +52,14 @@ def measure_memory(
     """
     if context < 1:
         raise UsageError(f"context: {context}; expected 1 token or more")
-    # -P: a file of the current folder named like one of our modules is nobody we know.
-    words = [sys.executable, "-P", "-m", "selfee.eval.memory", str(path), str(context), "--json"]
-    words += [] if threads is None else ["--threads", str(threads)]
-    with (
-        TemporaryFile() as complaints,
-        subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints) as child,
-    ):
-        try:
-            said = _follow(child, on_tokens)
-        finally:
-            child.kill()
-        complaints.seek(0)
-        last = complaints.read()[-_LONGEST:].decode("utf-8", errors="replace").strip().rpartition("\n")[2]
-    if "peak" in said:
-        return MemoryUse(**said)
-    if "error" in said:
-        raise (BadFileError if said["bad_file"] else ResourceError)(said["error"])
-    why = f" ({printable(last)})" if last else ""
-    raise ResourceError(
-        f"{path}: the process that ran it ended with {_ending(child.returncode)}{why}; expected {context} tokens to "
-        "fit into memory; choose a smaller context"
-    )
+    words = [str(path), str(context), "--json"] + ([] if threads is None else ["--threads", str(threads)])
 
+    def hear(said: dict[str, Any]) -> None:
+        if on_tokens is not None and "tokens" in said:
+            on_tokens(said["tokens"])
 
-def _follow(child: subprocess.Popen[bytes], on_tokens: OnTokens | None) -> dict[str, Any]:
-    """The last thing the child said, one JSON object a line; an empty one if it said nothing of use."""
-    said: dict[str, Any] = {}
-    assert child.stdout is not None
-    for line in child.stdout:
-        if line.startswith(b"{"):
-            said = json.loads(line)
-            if on_tokens is not None and "tokens" in said:
-                on_tokens(said["tokens"])
-    child.wait()
-    return said
-
-
-def _ending(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
+    expected = f"{context} tokens to fit into memory; choose a smaller context"
+    return MemoryUse(**ask_child("selfee.eval.memory", words, Path(path), expected, hear))
 
 
 def measure_here(
@@ -115,12 +80,13 @@ def measure_here(
         session.forward(part)
         if on_tokens is not None:
             on_tokens(len(part))
-    use = _memory_used(path, context)
+    use = memory_used(path, context)
     runtime.close()
     return use
 
 
-def _memory_used(path: Path, context: int) -> MemoryUse:
+def memory_used(path: Path, context: int) -> MemoryUse:
+    """What this process, which evaluated ``context`` tokens with the model at ``path``, has used so far."""
     fields = dict(line.split(":", 1) for line in _lines(_STATUS) if ":" in line)
     if "VmHWM" not in fields:
         unit = 1 if sys.platform == "darwin" else 1024
@@ -164,26 +130,22 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", action="store_true", help="one JSON object a line, progress too")
     words = parser.parse_args(arguments)
-    say = _say if words.json else _ignore
+    tell = say if words.json else _ignore
     try:
         use = measure_here(
-            words.file, words.context, threads=words.threads, on_tokens=lambda count: say({"tokens": count})
+            words.file, words.context, threads=words.threads, on_tokens=lambda count: tell({"tokens": count})
         )
     except SelfeeError as error:
-        say({"error": str(error), "bad_file": isinstance(error, BadFileError)})
+        tell(error_as_json(error))
         if not words.json:
             print(error, file=sys.stderr)
         return error.exit_code
-    say(asdict(use))
+    tell(asdict(use))
     if not words.json:
         parts = {"mapped": use.mapped, "own": use.own, "of the model file": use.weights}
         told = "".join(f", {human_size(size)} {name}" for name, size in parts.items() if size is not None)
         print(f"{human_size(use.peak)} for {use.context:,} tokens ({use.method}){told}")
     return 0
-
-
-def _say(value: dict[str, Any]) -> None:
-    print(json.dumps(value), flush=True)
 
 
 def _ignore(value: dict[str, Any]) -> None: ...

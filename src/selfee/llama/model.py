@@ -37,7 +37,7 @@ def memory_needed(checkpoint: Checkpoint, config: LlamaConfig, context_length: i
     Mapped weights are shared with the system's file cache, which may drop them again; a packed copy takes their place.
     """
     weights = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-    return weights + sessions * cache_bytes(config, context_length) + _scratch_bytes(config)
+    return weights + sessions * cache_bytes(config, context_length) + scratch_bytes(config)
 
 
 def cache_bytes(config: LlamaConfig, context_length: int) -> int:
@@ -47,7 +47,8 @@ def cache_bytes(config: LlamaConfig, context_length: int) -> int:
     return config.layers * config.kv_heads * (config.head_dim + padded) * positions * _CELL
 
 
-def _scratch_bytes(config: LlamaConfig) -> int:
+def scratch_bytes(config: LlamaConfig) -> int:
+    """Bytes of the intermediate values of a forward pass."""
     widest = max(config.width, config.hidden, config.q_width)
     per_token = 4 * (3 * config.width + 2 * config.q_width + 2 * config.kv_width + 2 * config.hidden + 2 * widest)
     return _BATCH * per_token + config.vocabulary * 4

@@ -47,22 +47,25 @@ def vocabulary_section(tokens: Iterable[bytes], *, family: str = "ggjt") -> int:
     return sum((4 if family == "ggml" else 8) + len(token) for token in tokens)
 
 
-def llama_shapes(hyper: Hyper) -> Shapes:
-    """The tensors of a LLaMA model (as many key heads as query heads) by GGUF name, rows first.
+def llama_shapes(hyper: Hyper, *, heads_kv: int | None = None, hidden: int | None = None) -> Shapes:
+    """The tensors of a LLaMA model by GGUF name, rows first.
 
     In the order in which the converter of 2023 wrote them: padding, and with it the size of a file, depends on it.
+    ``heads_kv`` are the heads of keys and values (None: as many as of queries), ``hidden`` the width of the
+    feed-forward layer (None: what ``n_mult`` says).
     """
-    return dict(_llama_shapes(hyper.n_embd, feed_forward_length(hyper.n_embd, hyper.n_mult), hyper))
+    kv_width = hyper.n_embd // hyper.n_head * (heads_kv or hyper.n_head)
+    return dict(_llama_shapes(hyper.n_embd, hidden or feed_forward_length(hyper.n_embd, hyper.n_mult), kv_width, hyper))
 
 
-def _llama_shapes(width: int, hidden: int, hyper: Hyper) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _llama_shapes(width: int, hidden: int, kv_width: int, hyper: Hyper) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "token_embd.weight", (hyper.n_vocab, width)
     yield "output_norm.weight", (width,)
     yield "output.weight", (hyper.n_vocab, width)
     for layer in range(hyper.n_layer):
         block = f"blk.{layer}."
-        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
-            yield f"{block}{name}.weight", (width, width)
+        for name, rows in (("attn_q", width), ("attn_k", kv_width), ("attn_v", kv_width), ("attn_output", width)):
+            yield f"{block}{name}.weight", (rows, width)
         yield f"{block}attn_norm.weight", (width,)
         yield f"{block}ffn_gate.weight", (hidden, width)
         yield f"{block}ffn_down.weight", (width, hidden)

@@ -1,0 +1,1 @@
+"""What ``selfee doctor`` looks at: the processor, room, packages, addresses, the terminal, and what would fit."""
