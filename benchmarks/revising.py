@@ -5,8 +5,8 @@
 
 Written: the model makes chains with three enforced revisions; every request of them is given to the peers, too, which
 write as many tokens after the same prompts. Forced: the text of released chains goes through the engine token by
-token, as if the model had written it (a sampler that knows what comes next); the time of a pass does not depend on what
-is written, so that chains of a trained model can be timed on any model. Peers cannot be forced: their plain time is that
+token, as if the model had written it (a sampler knows what comes next); the time of a pass does not depend on what is
+written, so that chains of a trained model can be timed on any model. Peers cannot be forced: their plain time is that
 of as many tokens one after the other. Medians of interleaved rounds.
 """
 
