@@ -114,13 +114,10 @@ def measure_here(given: argparse.Namespace, drafting: bool, parallel: int) -> di
         finished: list[float] = []
 
         def write(question: str) -> None:
-            """A chain's shape: an answer, feedback on it, a revision of it."""
-            text = f"{question}\n"
-            for length in (given.tokens, given.tokens // 3, given.tokens):
-                for chunk in engine.stream(Request(text, params, length)):
+            """A chain's shape: an answer, feedback, a revision; prompts are short, for the time of writing is asked."""
+            for number, length in enumerate((given.tokens, given.tokens // 3, given.tokens)):
+                for _ in engine.stream(Request(f"{question} {number}\n", params, length)):
                     counts[question] += not over.is_set()
-                    text += chunk.text
-                text += f"\n\n{question}\n"
             finished.append(time.perf_counter() - started)
             over.set()  # shares are counted until the first has ended
 

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +103,12 @@ def _own(given: argparse.Namespace, drafting: str) -> dict[str, Any]:
 
 def _peers(given: argparse.Namespace, told: dict[str, Any]) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
     if given.forced:
-        return [(f"{engine.name} plain", lambda e=engine: _plain(e, given, told)) for engine in engines()[1:]]
+        return [(f"{engine.name} plain", partial(_plain, engine, given, told)) for engine in engines()[1:]]
     python = os.environ.get("SELFEE_PEER_PYTHON", sys.executable)
     if subprocess.run([python, "-c", "import xllamacpp"], capture_output=True, check=False).returncode:
         return []
     names: list[str | None] = [None, *GUESSERS]
-    return [(f"xllamacpp {name or 'plain'}", lambda n=name: _peer(python, given, told, n)) for name in names]
+    return [(f"xllamacpp {name or 'plain'}", partial(_peer, python, given, told, name)) for name in names]
 
 
 def _plain(engine: Any, given: argparse.Namespace, told: dict[str, Any]) -> dict[str, Any]:
@@ -264,7 +265,7 @@ def _force(given: argparse.Namespace, drafting: bool) -> dict[str, Any]:
 def _originals(chain: TokenChain) -> dict[int, list[int]]:
     """After how many tokens a section's own text begins, and what it revises."""
     found: dict[int, list[int]] = {}
-    at, answer = 0, []
+    at, answer = 0, list[int]()
     for part in chain.parts:
         found[at + len(part.tokens) - part.body] = list(answer) if part.section.value == "revision" else []
         if part.section.is_answer:

@@ -23,7 +23,7 @@ def measured(costs: dict[int, float], won: int = 1) -> Pace:
 
 
 def test_where_a_pass_costs_the_same_whatever_its_size_all_likely_guesses_are_verified() -> None:
-    pace = measured({1: 0.1, 64: 0.1})
+    pace = measured({1: 0.1, 4: 0.1, 64: 0.1})
     assert pace.choose(1, [[0.9, 0.5, 0.2, 0.05]]) == [4]
 
 

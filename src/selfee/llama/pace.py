@@ -5,22 +5,35 @@ Nothing here changes what is written, only how many tokens go through the model 
 
 from __future__ import annotations
 
+import statistics
+from collections import deque
 from collections.abc import Sequence
 
 MOST_GUESSES = 64
 """Guesses of one text that are ever verified together."""
 
 _RATE_MEMORY = 0.95  # of tokens and seconds, for each pass: about the last twenty count
-_NEW = 0.2  # weight of the newest time among those of passes of one size
-_WORST = 2.0  # a pass that took longer than this many times what was expected was disturbed by something else
-_SLOPE = 0.12  # cost of a token more against one token alone, before anything was measured
+_KEPT = 7  # times of each size; their median is believed, so that one disturbed pass changes nothing
+_SLOPES = 15  # of the last passes, for each of the two slopes
+_SLOPE = 0.15  # cost of a token more against one token alone, before anything was measured
+_PANEL = (
+    8  # tokens that the kernels take together: up to here reading weights hides arithmetic, from here on it adds up
+)
+_DOUBT = 3  # passes of a size before its own times outweigh the line through those of all sizes
+_WORST = 1.5  # of the line: what a size seen fewer times may be thought to cost, or it would never be seen again
 
 
 class Pace:
-    """Learns the cost of a pass by its number of tokens, and chooses how many guesses to verify."""
+    """Learns the cost of a pass by its number of tokens, and chooses how many guesses to verify.
+
+    A pass costs what one token costs, and a slope for each token more; beyond a panel of the kernels the slope is
+    another one. Sizes that are seen often have times of their own.
+    """
 
     def __init__(self) -> None:
-        self._seconds: dict[int, float] = {}
+        self._times: dict[int, deque[float]] = {}
+        self._median: dict[int, float] = {}
+        self._slopes: dict[bool, deque[float]] = {is_large: deque(maxlen=_SLOPES) for is_large in (False, True)}
         self._won, self._spent = 0.0, 0.0
 
     def observe(self, tokens: int, seconds: float, won: int, share: float = 1.0) -> None:
@@ -28,28 +41,43 @@ class Pace:
 
         ``share`` below 1: so much of the pass was for this text; the others report theirs.
         """
-        expected = self.cost(tokens) if self._seconds else seconds
-        seconds = min(seconds, _WORST * expected)
-        weight = _NEW * share if tokens in self._seconds else 1.0
-        self._seconds[tokens] = expected + weight * (seconds - expected)
+        times = self._times.setdefault(tokens, deque(maxlen=_KEPT))
+        times.append(seconds)
+        self._median[tokens] = statistics.median(times)
+        start = _PANEL if tokens > _PANEL else 1
+        if tokens > start:
+            self._slopes[tokens > _PANEL].append((seconds - self.cost(start)) / (tokens - start))
         kept = _RATE_MEMORY**share
         self._won = kept * self._won + won
-        self._spent = kept * self._spent + share * seconds
+        self._spent = kept * self._spent + share * min(seconds, _WORST * self._median[tokens])
 
     def cost(self, tokens: int) -> float:
-        """Seconds that a pass of so many tokens probably takes: between the measured sizes a straight line."""
-        known = self._seconds.get(tokens)
-        if known is not None:
-            return known
-        below = max((size for size in self._seconds if size < tokens), default=None)
-        above = min((size for size in self._seconds if size > tokens), default=None)
-        if below is not None and above is not None:
-            share = (tokens - below) / (above - below)
-            return (1 - share) * self._seconds[below] + share * self._seconds[above]
-        nearest = below if below is not None else above
-        if nearest is None:
-            return _guessed(tokens)
-        return self._seconds[nearest] * _guessed(tokens) / _guessed(nearest)
+        """Seconds that a pass of so many tokens probably takes."""
+        own = self._median.get(tokens)
+        if own is None:
+            return self._line(tokens)
+        count = len(self._times[tokens])
+        if count >= _DOUBT or tokens == 1:
+            return own
+        line = self._line(tokens)
+        return (count * min(own, _WORST * line) + (_DOUBT - count) * line) / _DOUBT
+
+    def _line(self, tokens: int) -> float:
+        """What the two slopes say."""
+        if tokens > _PANEL:
+            start = self.cost(_PANEL)
+            return start + self._slope(True, start / _PANEL) * (tokens - _PANEL)
+        if 1 in self._median:
+            return self._median[1] + self._slope(False, _SLOPE * self._median[1]) * (tokens - 1)
+        if self._median:  # only larger ones: what is left of them
+            size = min(self._median)
+            return self._median[size] * (1 + _SLOPE * (tokens - 1)) / (1 + _SLOPE * (size - 1))
+        return 1.0 + _SLOPE * (tokens - 1)
+
+    def _slope(self, is_large: bool, otherwise: float) -> float:
+        """Seconds for a token more, up to a panel or beyond it."""
+        slopes = self._slopes[is_large]
+        return max(0.0, statistics.median(slopes)) if slopes else otherwise
 
     def choose(self, needed: int, chances: Sequence[Sequence[float]]) -> list[int]:
         """How many guesses of each text to verify in a pass that evaluates ``needed`` tokens anyway.
@@ -73,7 +101,3 @@ class Pace:
         for _, text in ranked[:most]:
             lengths[text] += 1
         return lengths
-
-
-def _guessed(tokens: int) -> float:
-    return 1.0 + _SLOPE * (tokens - 1)
