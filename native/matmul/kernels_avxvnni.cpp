@@ -1,4 +1,4 @@
-// The kernels for AVX-VNNI: machines without AVX-512 since Alder Lake (Intel, 2021), and Zen 5, which has both.
+// The kernels for AVX-VNNI: Intel since Alder Lake (2021), AMD since Zen 5. Chosen where there is no AVX-512 beside it.
 #include "matmul/vector_avxvnni.h"
 
 #include "matmul/kernels.h"
