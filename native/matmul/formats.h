@@ -1,5 +1,5 @@
-// How each block type is unpacked into registers and multiplied.  Written once in the words of vector_avx2.h or
-// vector_avx512.h; the meaning is unpack.h's, and tests hold both to the same bits.
+// How each block type is unpacked into registers and multiplied.  Written once in the words of vector_avx2.h,
+// vector_avxvnni.h or vector_avx512.h; the meaning is unpack.h's, and tests hold all to the same bits.
 //
 // A format's products<T>() computes, for one register of rows and T tokens, partial sums v[0..T) of codes * x (for
 // k-quants already times the sub-block scales) and, where the type has minima, m[0..T) of minima * sums of x.

@@ -94,8 +94,8 @@ void dequantize(Type type, const uint8_t* blocks, int64_t count, float* out);
 int64_t block_values(Type type);
 size_t block_bytes(Type type);
 
-// Instruction set in use: "scalar", "avx2", "avx512". Chosen once from CPUID; SELFEE_ISA overrides (an unknown or
-// unsupported name is std::invalid_argument, here and in every function above that computes).
+// Instruction set in use: "scalar", "avx2", "avxvnni", "avx512". Chosen once from CPUID; SELFEE_ISA overrides (an unknown
+// or unsupported name is std::invalid_argument, here and in every function above that computes).
 const char* isa_name();
 
 }  // namespace selfee

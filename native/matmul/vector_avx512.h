@@ -1,4 +1,5 @@
-// AVX-512 with VNNI: the blocks of two rows side by side in a register; otherwise the words of vector_avx2.h.
+// AVX-512 with VNNI: the blocks of two rows side by side in a register; otherwise the words of vector_256.h
+// and vector_avxvnni.h.
 // With SELFEE_EMULATE_AVX512 the same source runs on any x86 machine through SIMDe: slow, but the same integers.
 #pragma once
 #ifdef SELFEE_EMULATE_AVX512

@@ -257,8 +257,8 @@ std::optional<Unstorable> Quantizer::measure(const Source& source, const Target&
 const Quantisers& quantisers_named(const std::string& name) {
     const std::string known = kernels_named(name).name;  // throws if this machine cannot run it
 #if defined(__x86_64__)
-    if (known == "avx2") return avx2_quantisers();
     if (known == "avx512") return avx512_quantisers();
+    if (known != "scalar") return avx2_quantisers();  // AVX-VNNI multiplies bytes, which quantising does not
 #endif
     return scalar_quantisers();
 }

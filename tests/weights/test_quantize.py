@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -150,6 +151,28 @@ def test_an_unknown_instruction_set_is_one_clear_error() -> None:
     failed = run(ASK, SELFEE_ISA="sse9")
     assert failed.returncode == 1
     assert "UsageError: SELFEE_ISA: instruction set 'sse9'; this machine and build run scalar" in failed.stderr
+
+
+def test_an_instruction_set_that_the_machine_lacks_says_what_it_needs() -> None:
+    missing = {"avx2": "AVX2", "avxvnni": "AVX-VNNI", "avx512": "AVX-512"}
+    for name, needs in missing.items():
+        if name in quantize.instruction_sets():
+            continue
+        failed = run(ASK, SELFEE_ISA=name)
+        assert failed.returncode == 1
+        assert f"UsageError: SELFEE_ISA: instruction set '{name}' needs {needs}" in failed.stderr
+        assert f"this machine and build run {', '.join(quantize.instruction_sets())}" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"), [("avx2", "avx2"), ("avxvnni", "avx_vnni"), ("avx512", "avx512_vnni")], ids=str
+)
+def test_an_instruction_set_is_found_where_the_system_finds_it(name: str, flag: str) -> None:
+    described = Path("/proc/cpuinfo")
+    flags = re.search(r"^flags\s*:(.*)$", described.read_text(), re.MULTILINE) if described.exists() else None
+    if flags is None:
+        pytest.skip("the system does not list what the processor has; expected Linux on x86")
+    assert (name in quantize.instruction_sets()) == (flag in flags[1].split())
 
 
 def test_missing_kernels_name_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,7 +186,7 @@ def matmul(
 
 
 def isa() -> str:
-    """The instruction set in use: "scalar", "avx2" or "avx512"; chosen once, SELFEE_ISA overrides.
+    """The instruction set in use: "scalar", "avx2", "avxvnni" or "avx512"; chosen once, SELFEE_ISA overrides.
 
     Raises UsageError if SELFEE_ISA names one that this machine cannot run.
     """
