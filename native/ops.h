@@ -4,7 +4,20 @@
 
 namespace selfee {
 
-constexpr int64_t kKeyBlock = 16;  // positions whose keys lie side by side: [head_dim][16] halves
+constexpr int64_t kKeyBlock = 16;      // positions whose keys lie side by side: [head_dim][16] halves
+constexpr int64_t kCacheChunk = 256;   // positions of a head that lie together in a cache
+constexpr int64_t kByteGroup = 32;     // neighbours of a head that share a scale in a cache of bytes
+
+// Keys of 32 dimensions and a block of positions, values of 32 dimensions and a chunk: code * scale, a half.
+struct KeyBytes {
+    uint16_t scales[kKeyBlock];
+    int8_t codes[kByteGroup][kKeyBlock];
+};
+
+struct ValueBytes {
+    uint16_t scales[kCacheChunk];
+    int8_t codes[kCacheChunk][kByteGroup];
+};
 
 struct Ops {
     // out = x / sqrt(mean(x^2) + eps) * weight, for n values. The squares are summed in double, column c in lane c mod 8.
@@ -22,6 +35,14 @@ struct Ops {
     // out[row][d] += sum over positions of p[row][position] * v[position][d], positions in order; width a multiple of 8.
     void (*weigh)(const float* p, int64_t p_stride, int64_t rows, const uint16_t* values, int64_t positions,
                   int64_t width, float* out, int64_t out_stride);
+    // Codes of kByteGroup values and their scale, as activations are rounded (Q8_0, matmul.h).
+    uint16_t (*to_bytes)(const float* x, int8_t* codes);
+    // scores() with keys [block][group]: sums over the codes of a group, d in order, times their scale, group after group.
+    void (*scores_bytes)(const float* q, int64_t q_stride, int64_t rows, const KeyBytes* keys, int64_t blocks,
+                         int64_t groups, float scale, float* out, int64_t out_stride);
+    // weigh() with values [group] of a chunk, from position `first` on: p is multiplied with a value's scale, then its code.
+    void (*weigh_bytes)(const float* p, int64_t p_stride, int64_t rows, const ValueBytes* values, int64_t first,
+                        int64_t positions, int64_t groups, float* out, int64_t out_stride);
     // out = out * a + x * b
     void (*blend)(float* out, float a, const float* x, float b, int64_t n);
 };

@@ -58,9 +58,20 @@ inline void store_halves8(uint16_t* to, F8 v) {
 #endif
 }
 
-// Asks for halves that are needed soon. An address past the end does no harm, but it is not a pointer into the array, so it
-// is computed as a number.
-inline void prefetch_halves(const uint16_t* from, int64_t ahead) {
+inline F8 load_bytes8(const int8_t* from) {
+#if defined(__AVX2__)
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+#else
+    F8 v;
+    for (int lane = 0; lane < 8; ++lane) v[lane] = float(from[lane]);
+    return v;
+#endif
+}
+
+// Asks for what is needed soon. An address past the end does no harm, but it is not a pointer into the array, so it is
+// computed as a number.
+template <class T>
+inline void prefetch(const T* from, int64_t ahead) {
     __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(from) + uintptr_t(ahead) * sizeof *from));
 }
 
@@ -76,6 +87,9 @@ inline F16 fma16(F16 a, F16 b, F16 c) { return _mm512_fmadd_ps(a, b, c); }
 inline F16 load_halves16(const uint16_t* from) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
 }
+inline F16 load_bytes16(const int8_t* from) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+}
 constexpr bool kWideLanes = true;
 #else
 struct F16 {
@@ -88,6 +102,7 @@ inline F16 all16(float v) { return {all8(v), all8(v)}; }
 inline F16 mul16(F16 a, F16 b) { return {a.low * b.low, a.high * b.high}; }
 inline F16 fma16(F16 a, F16 b, F16 c) { return {fma8(a.low, b.low, c.low), fma8(a.high, b.high, c.high)}; }
 inline F16 load_halves16(const uint16_t* from) { return {load_halves8(from), load_halves8(from + 8)}; }
+inline F16 load_bytes16(const int8_t* from) { return {load_bytes8(from), load_bytes8(from + 8)}; }
 constexpr bool kWideLanes = false;
 #endif
 
