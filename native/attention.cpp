@@ -103,7 +103,6 @@ void Attention::chunk(const Pass& pass, const Tile& tile, int64_t kv_head, int64
     const int64_t rows = this->rows(tile), width = width_;
     KvCache& cache = *tile.cache;
     this->scores(pass, tile, kv_head, chunk, scores);
-    std::memset(out.sums, 0, size_t(rows * width) * sizeof(float));
     int64_t seen_by_all = kChunk;
     for (int64_t row = 0; row < rows; ++row) {
         const int64_t visible = tile.visible(row / group_, chunk);
@@ -114,17 +113,23 @@ void Attention::chunk(const Pass& pass, const Tile& tile, int64_t kv_head, int64
         std::fill(own + visible, own + ceil_div(visible, 8) * 8, -std::numeric_limits<float>::infinity());
         pass.ops.softmax(own, ceil_div(visible, 8) * 8, out.largest + row, out.totals + row);
     }
-    const auto weigh = [&](int64_t row, int64_t count, int64_t first, int64_t last) {
-        const float* p = scores + row * kChunk + first;
-        float* sums = out.sums + row * width;
-        if (cache.type() == CellType::Halves)
-            pass.ops.weigh(p, kChunk, count, cache.values(pass.layer, kv_head, chunk) + first * width, last - first, width, sums, width);
-        else
-            pass.ops.weigh_bytes(p, kChunk, count, cache.value_bytes(pass.layer, kv_head, chunk), first, last - first,
-                                 cache.groups(), sums, width);
-    };
-    weigh(0, rows, 0, seen_by_all);
-    for (int64_t row = 0; row < rows; ++row) weigh(row, 1, seen_by_all, tile.visible(row / group_, chunk));
+    if (cache.type() == CellType::Bytes) {
+        const int64_t most = tile.visible(tile.queries - 1, chunk);
+        for (int64_t row = 0; row < rows; ++row) {
+            const int64_t seen = ceil_div(tile.visible(row / group_, chunk), 8) * 8;
+            std::fill(scores + row * kChunk + seen, scores + row * kChunk + ceil_div(most, 8) * 8, 0.0f);
+        }
+        pass.ops.weigh_bytes(scores, kChunk, rows, cache.value_bytes(pass.layer, kv_head, chunk), most, cache.groups(), out.sums, width);
+        return;
+    }
+    const uint16_t* values = cache.values(pass.layer, kv_head, chunk);
+    std::memset(out.sums, 0, size_t(rows * width) * sizeof(float));
+    pass.ops.weigh(scores, kChunk, rows, values, seen_by_all, width, out.sums, width);
+    for (int64_t row = 0; row < rows; ++row) {
+        const int64_t visible = tile.visible(row / group_, chunk);
+        pass.ops.weigh(scores + row * kChunk + seen_by_all, kChunk, 1, values + seen_by_all * width, visible - seen_by_all,
+                    width, out.sums + row * width, width);
+    }
 }
 
 void Attention::merge(const Pass& pass, const Partial& into, const Partial& from, int64_t rows) const {

@@ -18,12 +18,28 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 size_t head_bytes_of(CellType type, int64_t head_dim, int64_t width) {
     constexpr int64_t positions = KvCache::kChunk;
     if (type == CellType::Halves) return size_t(positions * (head_dim + width)) * sizeof(uint16_t);
-    return size_t(head_dim / kByteGroup) * (size_t(positions / kKeyBlock) * sizeof(KeyBytes) + sizeof(ValueBytes));
+    return size_t(head_dim / kByteGroup) * (size_t(kChunkBlocks) * sizeof(KeyBytes) + sizeof(ValueBytes));
 }
 
-void put_key(KeyBytes& block, int64_t lane, uint16_t scale, const int8_t* codes) {
-    block.scales[lane] = scale;
-    for (int64_t d = 0; d < kByteGroup; ++d) block.codes[d][lane] = codes[d];
+// One position's part of a block of keys or of a chunk of values, in and out.
+void put(KeyBytes& to, int64_t position, uint16_t scale, const int8_t* codes) {
+    to.scales[position] = scale;
+    for (int64_t d = 0; d < kByteGroup; ++d) to.codes[d / 2][position][d % 2] = codes[d];
+}
+
+void put(ValueBytes& to, int64_t position, uint16_t scale, const int8_t* codes) {
+    to.scales[position] = scale;
+    for (int64_t d = 0; d < kByteGroup; ++d) to.codes[position / 2][d][position % 2] = codes[d];
+}
+
+uint16_t take(const KeyBytes& from, int64_t position, int8_t* codes) {
+    for (int64_t d = 0; d < kByteGroup; ++d) codes[d] = from.codes[d / 2][position][d % 2];
+    return from.scales[position];
+}
+
+uint16_t take(const ValueBytes& from, int64_t position, int8_t* codes) {
+    for (int64_t d = 0; d < kByteGroup; ++d) codes[d] = from.codes[position / 2][d][position % 2];
+    return from.scales[position];
 }
 
 }  // namespace
@@ -63,15 +79,14 @@ void KvCache::read_cells(int64_t layer, int64_t first, int64_t last, uint16_t* o
                 std::memcpy(value, values(layer, head, chunk) + at * width_, size_t(head_dim_) * sizeof(uint16_t));
                 continue;
             }
-            const KeyBytes* block = key_bytes(layer, head, chunk) + at / kKeyBlock * groups();
+            const KeyBytes* blocks = key_bytes(layer, head, chunk) + at / kKeyBlock;
             const ValueBytes* from = value_bytes(layer, head, chunk);
             for (int64_t g = 0; g < groups(); ++g, key += kBlockWords, value += kBlockWords) {
                 int8_t codes[kByteGroup];
-                for (int64_t d = 0; d < kByteGroup; ++d) codes[d] = block[g].codes[d][at % kKeyBlock];
-                key[0] = block[g].scales[at % kKeyBlock];
+                key[0] = take(blocks[g * kChunkBlocks], at % kKeyBlock, codes);
                 std::memcpy(key + 1, codes, sizeof codes);
-                value[0] = from[g].scales[at];
-                std::memcpy(value + 1, from[g].codes[at], sizeof codes);
+                value[0] = take(from[g], at, codes);
+                std::memcpy(value + 1, codes, sizeof codes);
             }
         }
 }
@@ -88,14 +103,14 @@ void KvCache::write_cells(int64_t layer, int64_t first, int64_t last, const uint
                 std::memcpy(values(layer, head, chunk) + at * width_, value, size_t(head_dim_) * sizeof(uint16_t));
                 continue;
             }
-            KeyBytes* block = key_bytes(layer, head, chunk) + at / kKeyBlock * groups();
+            KeyBytes* blocks = key_bytes(layer, head, chunk) + at / kKeyBlock;
             ValueBytes* to = value_bytes(layer, head, chunk);
             for (int64_t g = 0; g < groups(); ++g, key += kBlockWords, value += kBlockWords) {
                 int8_t codes[kByteGroup];
                 std::memcpy(codes, key + 1, sizeof codes);
-                put_key(block[g], at % kKeyBlock, key[0], codes);
-                to[g].scales[at] = value[0];
-                std::memcpy(to[g].codes[at], value + 1, sizeof codes);
+                put(blocks[g * kChunkBlocks], at % kKeyBlock, key[0], codes);
+                std::memcpy(codes, value + 1, sizeof codes);
+                put(to[g], at, value[0], codes);
             }
         }
 }
@@ -110,12 +125,14 @@ void KvCache::store(const Ops& ops, int64_t layer, int64_t head, int64_t positio
         ops.to_halves(value, head_dim_, row);
         return;
     }
-    KeyBytes* block = key_bytes(layer, head, chunk) + at / kKeyBlock * groups();
+    KeyBytes* blocks = key_bytes(layer, head, chunk) + at / kKeyBlock;
     ValueBytes* to = value_bytes(layer, head, chunk);
     for (int64_t g = 0; g < groups(); ++g) {
         int8_t codes[kByteGroup];
-        put_key(block[g], at % kKeyBlock, ops.to_bytes(key + g * kByteGroup, codes), codes);
-        to[g].scales[at] = ops.to_bytes(value + g * kByteGroup, to[g].codes[at]);
+        const uint16_t key_scale = ops.to_bytes(key + g * kByteGroup, codes);
+        put(blocks[g * kChunkBlocks], at % kKeyBlock, key_scale, codes);
+        const uint16_t value_scale = ops.to_bytes(value + g * kByteGroup, codes);
+        put(to[g], at, value_scale, codes);
     }
 }
 
@@ -134,11 +151,11 @@ void KvCache::copy_from(const KvCache& other, int64_t length) {
                 copy(values(layer, head, whole), rest * width_ * int64_t(sizeof(uint16_t)));
                 continue;
             }
-            copy(key_bytes(layer, head, whole), blocks * groups() * int64_t(sizeof(KeyBytes)));
             for (int64_t g = 0; g < groups(); ++g) {
+                copy(key_bytes(layer, head, whole) + g * kChunkBlocks, blocks * int64_t(sizeof(KeyBytes)));
                 ValueBytes& to = value_bytes(layer, head, whole)[g];
                 copy(to.scales, rest * int64_t(sizeof to.scales[0]));
-                copy(to.codes, rest * int64_t(sizeof to.codes[0]));
+                copy(to.codes, ceil_div(rest, 2) * int64_t(sizeof to.codes[0]));
             }
         }
     }

@@ -38,10 +38,10 @@ public:
     uint16_t* keys(int64_t layer, int64_t head, int64_t chunk) { return reinterpret_cast<uint16_t*>(place(layer, head, chunk)); }
     uint16_t* values(int64_t layer, int64_t head, int64_t chunk) { return keys(layer, head, chunk) + kChunk * head_dim_; }
 
-    // Bytes: [block][group] and [group]
+    // Bytes: [group][block] and [group]
     KeyBytes* key_bytes(int64_t layer, int64_t head, int64_t chunk) { return reinterpret_cast<KeyBytes*>(place(layer, head, chunk)); }
     ValueBytes* value_bytes(int64_t layer, int64_t head, int64_t chunk) {
-        return reinterpret_cast<ValueBytes*>(key_bytes(layer, head, chunk) + kChunk / kKeyBlock * groups());
+        return reinterpret_cast<ValueBytes*>(key_bytes(layer, head, chunk) + kChunkBlocks * groups());
     }
 
     // Cells of positions first .. last - 1 of one chunk and one layer, out of the cache and into it, as session files have

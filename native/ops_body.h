@@ -46,7 +46,7 @@ void scores_tile(const float* q, int64_t q_stride, const uint16_t* keys, int64_t
     for (int row = 0; row < ROWS; ++row)
         for (int block = 0; block < BLOCKS; ++block) sum[row][block] = none16();
     for (int64_t d = 0; d < head_dim; ++d) {
-        prefetch(keys, (head_dim + d) * BLOCKS * kKeyBlock);  // past the end: the values, which follow the keys
+        prefetch_halves(keys, (head_dim + d) * BLOCKS * kKeyBlock);  // past the end: the values, which follow the keys
         F16 key[BLOCKS];
         for (int block = 0; block < BLOCKS; ++block) key[block] = load_halves16(keys + (block * head_dim + d) * kKeyBlock);
         for (int row = 0; row < ROWS; ++row) {
@@ -114,7 +114,7 @@ void weigh_tile(const float* p, int64_t p_stride, const uint16_t* values, int64_
     for (int row = 0; row < ROWS; ++row)
         for (int v = 0; v < VECTORS; ++v) sum[row][v] = load16(out + row * out_stride + 16 * v);
     for (int64_t position = 0; position < positions; ++position) {
-        for (int v = 0; v < VECTORS; v += 2) prefetch(values, (position + kWeighAhead) * width + 16 * v);
+        for (int v = 0; v < VECTORS; v += 2) prefetch_halves(values, (position + kWeighAhead) * width + 16 * v);
         F16 value[VECTORS];
         for (int v = 0; v < VECTORS; ++v) value[v] = load_halves16(values + position * width + 16 * v);
         for (int row = 0; row < ROWS; ++row) {

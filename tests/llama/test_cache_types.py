@@ -72,7 +72,7 @@ def test_native_equals_its_twin_which_stores_in_8_bits_too(shape: dict[str, Any]
         twin = ReferenceSession(checkpoint, "q8_0").forward(some_tokens(600), "all")
     delta = native - twin  # a value halfway between two codes may go either way
     assert np.abs(delta).max() < 0.02
-    assert np.sqrt(np.mean(np.square(delta))) < 3e-4
+    assert np.sqrt(np.mean(np.square(delta))) < 1e-3
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
