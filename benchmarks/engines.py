@@ -19,10 +19,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+if TYPE_CHECKING:
+    from selfee.llama.cells import CacheType
 
 PEER = ROOT / "benchmarks" / "peer.py"
 GENERATED = 64  # tokens one after the other, where one token at a time is measured
@@ -68,12 +71,15 @@ def engines(*, isa: str | None = None, repack: bool = True) -> list[Engine]:
     return found
 
 
-def own_engine(name: str, *, isa: str | None = None, repack: bool = True, logits: Logits = "last") -> Engine:
+def own_engine(
+    name: str, *, isa: str | None = None, repack: bool = True, logits: Logits = "last", cache_type: str = "f16"
+) -> Engine:
     """selfee; ``logits`` of which tokens of a pass it computes: peers compute those of the last."""
     environment = os.environ | ({"SELFEE_ISA": isa} if isa else {})
 
     def time_cases(path: Path, threads: int, cases: Sequence[Case]) -> Times:
         asked = {"path": str(path), "threads": threads, "cases": list(cases), "repack": repack, "logits": logits}
+        asked["cache_type"] = cache_type
         command = [sys.executable, __file__]
         answer = _run(command, input=json.dumps(asked), environment=environment)
         return dict(zip(cases, json.loads(answer)["seconds"], strict=True))
@@ -90,13 +96,15 @@ def _run(command: Sequence[str], *, input: str = "", environment: Mapping[str, s
     return done.stdout
 
 
-def measure_here(path: str, threads: int, cases: Sequence[Case], repack: bool, logits: Logits) -> dict[str, Any]:
+def measure_here(
+    path: str, threads: int, cases: Sequence[Case], repack: bool, logits: Logits, cache_type: CacheType
+) -> dict[str, Any]:
     """selfee in this process: seconds of each case, of loading, and the peak of its memory."""
     from selfee.llama.model import Model
 
     started = time.perf_counter()
     longest = max(case.depth + max(case.tokens, GENERATED + 8) for case in cases)
-    with Model.load(path, context_length=longest, threads=threads, packed=repack) as model:
+    with Model.load(path, context_length=longest, threads=threads, packed=repack, cache_type=cache_type) as model:
         loaded = time.perf_counter() - started
         session = model.new_session()
         seconds = []
@@ -207,7 +215,8 @@ def main() -> None:
     argparse.ArgumentParser(description="Times cases given as JSON on stdin; used by the benchmarks.").parse_args()
     asked = json.load(sys.stdin)
     cases = [Case(*case) for case in asked["cases"]]
-    json.dump(measure_here(asked["path"], asked["threads"], cases, asked["repack"], asked["logits"]), sys.stdout)
+    given = (asked[name] for name in ("repack", "logits", "cache_type"))
+    json.dump(measure_here(asked["path"], asked["threads"], cases, *given), sys.stdout)
 
 
 if __name__ == "__main__":

@@ -1,112 +1,20 @@
 // Attention: a tile is a few neighbouring queries with all heads that share one head of keys, so keys are read once for all.
 #include "attention.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <new>
 
 namespace selfee {
 namespace {
 
-constexpr int64_t kTileRows = 32;                       // about: scores of a tile stay in the L1 cache
-constexpr size_t kHugeFrom = size_t(16) << 20;         // bytes of a layer
+constexpr int64_t kTileRows = 32;                     // about: scores of a tile stay in the L1 cache
 constexpr int64_t kPartialFloats = int64_t(1) << 24;  // bound on memory for chunks done side by side
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
-
-size_t KvCache::bytes_needed(int64_t layers, int64_t kv_heads, int64_t head_dim, int64_t capacity) {
-    const int64_t positions = ceil_div(capacity, kChunk) * kChunk, width = ceil_div(head_dim, 8) * 8;
-    size_t bytes = sizeof(uint16_t);
-    for (const int64_t factor : {layers, kv_heads, head_dim + width, positions})
-        if (factor < 0 || __builtin_mul_overflow(bytes, size_t(factor), &bytes)) throw std::bad_alloc();
-    return bytes;
-}
-
-KvCache::KvCache(int64_t layers, int64_t kv_heads, int64_t head_dim, int64_t capacity)
-    : layers_(layers), kv_heads_(kv_heads), head_dim_(head_dim), width_(ceil_div(head_dim, 8) * 8), capacity_(capacity),
-      chunks_(ceil_div(capacity, kChunk)), bytes_(std::max<size_t>(1, bytes_needed(layers, kv_heads, head_dim, capacity))) {
-    // Fresh pages read as zero and cost nothing until written; the padding of value rows stays zero for ever.
-    void* memory = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) throw std::bad_alloc();
-#if defined(MADV_HUGEPAGE)
-    // Where a layer has room for many huge pages, the one that is being filled is little; small caches stay small.
-    if (bytes_ / size_t(std::max<int64_t>(1, layers_)) >= kHugeFrom) madvise(memory, bytes_, MADV_HUGEPAGE);
-#endif
-    halves_ = static_cast<uint16_t*>(memory);
-}
-
-KvCache::~KvCache() { munmap(halves_, bytes_); }
-
-void KvCache::read_cells(int64_t layer, int64_t first, int64_t last, uint16_t* out) {
-    const int64_t chunk = first / kChunk, n = last - first;
-    for (int64_t head = 0; head < kv_heads_; ++head) {
-        uint16_t* own = out + head * n * head_dim_;
-        const uint16_t* from = keys(layer, head, chunk);
-        for (int64_t i = 0, at = first % kChunk; i < n; ++i, ++at) {
-            const uint16_t* block = from + at / kKeyBlock * kKeyBlock * head_dim_ + at % kKeyBlock;
-            for (int64_t d = 0; d < head_dim_; ++d) own[i * head_dim_ + d] = block[d * kKeyBlock];
-        }
-        own += kv_heads_ * n * head_dim_;
-        from = values(layer, head, chunk) + first % kChunk * width_;
-        for (int64_t i = 0; i < n; ++i) std::memcpy(own + i * head_dim_, from + i * width_, size_t(head_dim_) * sizeof(uint16_t));
-    }
-}
-
-void KvCache::write_cells(int64_t layer, int64_t first, int64_t last, const uint16_t* in) {
-    const int64_t chunk = first / kChunk, n = last - first;
-    for (int64_t head = 0; head < kv_heads_; ++head) {
-        const uint16_t* own = in + head * n * head_dim_;
-        uint16_t* to = keys(layer, head, chunk);
-        for (int64_t i = 0, at = first % kChunk; i < n; ++i, ++at) {
-            uint16_t* block = to + at / kKeyBlock * kKeyBlock * head_dim_ + at % kKeyBlock;
-            for (int64_t d = 0; d < head_dim_; ++d) block[d * kKeyBlock] = own[i * head_dim_ + d];
-        }
-        own += kv_heads_ * n * head_dim_;
-        to = values(layer, head, chunk) + first % kChunk * width_;
-        for (int64_t i = 0; i < n; ++i) std::memcpy(to + i * width_, own + i * head_dim_, size_t(head_dim_) * sizeof(uint16_t));
-    }
-}
-
-void KvCache::store(const Ops& ops, int64_t layer, int64_t head, int64_t position, const float* key, const float* value) {
-    const int64_t chunk = position / kChunk, at = position % kChunk;
-    uint16_t* row = values(layer, head, chunk) + at * width_;
-    ops.to_halves(key, head_dim_, row);  // the value's place serves as scratch
-    uint16_t* block = keys(layer, head, chunk) + at / kKeyBlock * kKeyBlock * head_dim_ + at % kKeyBlock;
-    for (int64_t d = 0; d < head_dim_; ++d) block[d * kKeyBlock] = row[d];
-    ops.to_halves(value, head_dim_, row);
-}
-
-void KvCache::copy_from(const KvCache& other, int64_t length) {
-    const int64_t whole = length / kChunk, rest = length % kChunk;
-    for (int64_t layer = 0; layer < layers_; ++layer) {  // whole chunks of a layer follow each other
-        std::memcpy(halves_ + at(layer, 0, 0), other.halves_ + other.at(layer, 0, 0),
-                    size_t(at(0, 0, whole)) * sizeof(uint16_t));
-        for (int64_t head = 0; rest > 0 && head < kv_heads_; ++head) {
-            const uint16_t* from = other.halves_ + other.at(layer, head, whole);
-            uint16_t* to = keys(layer, head, whole);
-            std::memcpy(to, from, size_t(ceil_div(rest, kKeyBlock) * kKeyBlock * head_dim_) * sizeof(uint16_t));
-            const int64_t values_at = kChunk * head_dim_;
-            std::memcpy(to + values_at, from + values_at, size_t(rest * width_) * sizeof(uint16_t));
-        }
-    }
-}
-
-void KvCache::give_back_after(int64_t length) {
-    const auto page = uintptr_t(sysconf(_SC_PAGESIZE));
-    for (int64_t layer = 0; layer < layers_; ++layer) {
-        const auto from = reinterpret_cast<uintptr_t>(halves_ + at(layer, 0, ceil_div(length, kChunk)));
-        const auto to = reinterpret_cast<uintptr_t>(halves_ + at(layer + 1, 0, 0));
-        const uintptr_t begin = (from + page - 1) / page * page, end = to / page * page;
-        if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);  // they read as zero again
-    }
-}
 
 int64_t Attention::Tile::visible(int64_t index, int64_t chunk) const {
     return std::clamp<int64_t>(position + index + 1 - chunk * kChunk, 0, kChunk);
@@ -175,18 +83,26 @@ void Attention::list_pieces() {
     }
 }
 
-void Attention::chunk(const Pass& pass, const Tile& tile, int64_t kv_head, int64_t chunk, float* scores,
-                      const Partial& out) const {
-    const int64_t rows = this->rows(tile), dim = head_dim_, width = width_;
-    const int64_t most = tile.visible(tile.queries - 1, chunk), blocks = ceil_div(most, kKeyBlock);
-    const uint16_t* keys = tile.cache->keys(pass.layer, kv_head, chunk);
-    const uint16_t* values = tile.cache->values(pass.layer, kv_head, chunk);
+// Of all rows of a tile with the positions of a chunk, [rows][kChunk]; behind them lie the queries meanwhile.
+void Attention::scores(const Pass& pass, const Tile& tile, int64_t kv_head, int64_t chunk, float* scores) const {
+    const int64_t rows = this->rows(tile), dim = head_dim_;
+    const int64_t blocks = ceil_div(tile.visible(tile.queries - 1, chunk), kKeyBlock);
     const float scale = 1.0f / std::sqrt(float(dim));
     float* queries = scores + rows * kChunk;
     for (int64_t row = 0; row < rows; ++row)
         std::memcpy(queries + row * dim, pass.q + offset(tile, row, kv_head), size_t(dim) * sizeof(float));
-    pass.ops.scores(queries, dim, rows, keys, blocks, dim, scale, scores, kChunk);
-    std::memset(out.sums, 0, size_t(rows * width) * sizeof(float));
+    if (tile.cache->type() == CellType::Halves)
+        pass.ops.scores(queries, dim, rows, tile.cache->keys(pass.layer, kv_head, chunk), blocks, dim, scale, scores, kChunk);
+    else
+        pass.ops.scores_bytes(queries, dim, rows, tile.cache->key_bytes(pass.layer, kv_head, chunk), blocks,
+                              tile.cache->groups(), scale, scores, kChunk);
+}
+
+void Attention::chunk(const Pass& pass, const Tile& tile, int64_t kv_head, int64_t chunk, float* scores,
+                      const Partial& out) const {
+    const int64_t rows = this->rows(tile), width = width_;
+    KvCache& cache = *tile.cache;
+    this->scores(pass, tile, kv_head, chunk, scores);
     int64_t seen_by_all = kChunk;
     for (int64_t row = 0; row < rows; ++row) {
         const int64_t visible = tile.visible(row / group_, chunk);
@@ -197,6 +113,17 @@ void Attention::chunk(const Pass& pass, const Tile& tile, int64_t kv_head, int64
         std::fill(own + visible, own + ceil_div(visible, 8) * 8, -std::numeric_limits<float>::infinity());
         pass.ops.softmax(own, ceil_div(visible, 8) * 8, out.largest + row, out.totals + row);
     }
+    if (cache.type() == CellType::Bytes) {
+        const int64_t most = tile.visible(tile.queries - 1, chunk);
+        for (int64_t row = 0; row < rows; ++row) {
+            const int64_t seen = ceil_div(tile.visible(row / group_, chunk), 8) * 8;
+            std::fill(scores + row * kChunk + seen, scores + row * kChunk + ceil_div(most, 8) * 8, 0.0f);
+        }
+        pass.ops.weigh_bytes(scores, kChunk, rows, cache.value_bytes(pass.layer, kv_head, chunk), most, cache.groups(), out.sums, width);
+        return;
+    }
+    const uint16_t* values = cache.values(pass.layer, kv_head, chunk);
+    std::memset(out.sums, 0, size_t(rows * width) * sizeof(float));
     pass.ops.weigh(scores, kChunk, rows, values, seen_by_all, width, out.sums, width);
     for (int64_t row = 0; row < rows; ++row) {
         const int64_t visible = tile.visible(row / group_, chunk);

@@ -1,62 +1,13 @@
-// The cache of keys and values, and attention over it.
+// Attention over caches of keys and values.
 #pragma once
-#include <cstddef>
 #include <cstdint>
 #include <vector>
 
+#include "cache.h"
 #include "ops.h"
 #include "threads.h"
 
 namespace selfee {
-
-// Keys and values of one conversation, as halves. Memory is reserved whole but becomes real only where it is written.
-//
-// Positions are kept in chunks: of each layer first all heads of the first chunk, then of the second, and so on, of each
-// head its keys and then its values.  So a text fills memory from the front, and attention reads it in one stream.
-class KvCache {
-public:
-    static constexpr int64_t kChunk = 256;  // positions
-
-    // std::bad_alloc if the address space cannot be had.
-    KvCache(int64_t layers, int64_t kv_heads, int64_t head_dim, int64_t capacity);
-    ~KvCache();
-    KvCache(const KvCache&) = delete;
-    KvCache& operator=(const KvCache&) = delete;
-
-    static size_t bytes_needed(int64_t layers, int64_t kv_heads, int64_t head_dim, int64_t capacity);
-
-    int64_t capacity() const { return capacity_; }
-    int64_t width() const { return width_; }  // of a row of values: head_dim rounded up to whole vectors
-    int64_t head_dim() const { return head_dim_; }
-    int64_t kv_heads() const { return kv_heads_; }
-
-    // Of one chunk: [block][head_dim][16 positions]
-    uint16_t* keys(int64_t layer, int64_t head, int64_t chunk) { return halves_ + at(layer, head, chunk); }
-    // [position][width]
-    uint16_t* values(int64_t layer, int64_t head, int64_t chunk) { return keys(layer, head, chunk) + kChunk * head_dim_; }
-
-    // Cells of positions first .. last - 1 of one chunk and one layer, out of the cache and into it, as session files have
-    // them: without blocks and padding, [keys, values][kv_head][position][head_dim].
-    void read_cells(int64_t layer, int64_t first, int64_t last, uint16_t* out);
-    void write_cells(int64_t layer, int64_t first, int64_t last, const uint16_t* in);
-
-    void store(const Ops& ops, int64_t layer, int64_t head, int64_t position, const float* key, const float* value);
-
-    // Takes over the first `length` positions of another cache of the same shape; both have room for them.
-    void copy_from(const KvCache& other, int64_t length);
-
-    // Gives memory back to the system, but for the chunks that the first `length` positions lie in.
-    void give_back_after(int64_t length);
-
-private:
-    int64_t at(int64_t layer, int64_t head, int64_t chunk) const {
-        return ((layer * chunks_ + chunk) * kv_heads_ + head) * kChunk * (head_dim_ + width_);
-    }
-
-    int64_t layers_, kv_heads_, head_dim_, width_, capacity_, chunks_;
-    size_t bytes_;
-    uint16_t* halves_ = nullptr;
-};
 
 // Neighbouring tokens of one conversation: n of them from position `first` on.
 struct Span {
@@ -108,6 +59,7 @@ private:
     Partial partial_at(int64_t start, int64_t rows);
     int64_t offset(const Tile& tile, int64_t row, int64_t kv_head) const;
     void list_pieces();
+    void scores(const Pass& pass, const Tile& tile, int64_t kv_head, int64_t chunk, float* scores) const;
     void chunk(const Pass& pass, const Tile& tile, int64_t kv_head, int64_t chunk, float* scores, const Partial& out) const;
     void merge(const Pass& pass, const Partial& into, const Partial& from, int64_t rows) const;
     void finish(const Pass& pass, const Tile& tile, int64_t kv_head, const Partial& from) const;

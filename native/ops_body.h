@@ -1,6 +1,7 @@
 // The operations of ops.h over lanes. Compiled once for each instruction set, see ops_lanes.h.
 #pragma once
 #include "ops.h"
+#include "ops_bytes.h"
 #include "ops_lanes.h"
 
 namespace selfee {
@@ -163,7 +164,7 @@ void blend(float* out, float a, const float* x, float b, int64_t n) {
     for (int64_t c = 0; c < n; ++c) out[c] = out[c] * a + x[c] * b;
 }
 
-constexpr Ops kOps = {rms_norm, add, swiglu, to_halves, scores, softmax, weigh, blend};
+constexpr Ops kOps = {rms_norm, add, swiglu, to_halves, scores, softmax, weigh, to_bytes, scores_bytes, weigh_bytes, blend};
 
 }  // namespace
 }  // namespace selfee

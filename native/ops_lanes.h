@@ -58,6 +58,20 @@ inline void store_halves8(uint16_t* to, F8 v) {
 #endif
 }
 
+// Sixteen floats, |x| < 2^15, as integers: to the nearest, ties to even.
+inline void store_words16(int16_t* to, F8 low, F8 high) {
+#if defined(__AVX2__)
+    const __m256i both = _mm256_packs_epi32(_mm256_cvtps_epi32(low), _mm256_cvtps_epi32(high));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permute4x64_epi64(both, 0xd8));
+#else
+    const F8 shift = all8(12582912.0f);  // 1.5 * 2^23: rounds to an integer
+    for (int lane = 0; lane < 8; ++lane) {
+        to[lane] = int16_t((low + shift - shift)[lane]);
+        to[lane + 8] = int16_t((high + shift - shift)[lane]);
+    }
+#endif
+}
+
 // Asks for halves that are needed soon. An address past the end does no harm, but it is not a pointer into the array, so it
 // is computed as a number.
 inline void prefetch_halves(const uint16_t* from, int64_t ahead) {
@@ -76,6 +90,21 @@ inline F16 fma16(F16 a, F16 b, F16 c) { return _mm512_fmadd_ps(a, b, c); }
 inline F16 load_halves16(const uint16_t* from) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
 }
+// Sixteen pairs of 16-bit integers, sixteen sums of 32 bits.
+typedef __m512i Pairs16;
+typedef __m512i Sums16;
+inline Sums16 no_sums16() { return _mm512_setzero_si512(); }
+inline Pairs16 load_pairs16(const int8_t* from) {
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+}
+inline Pairs16 all_pairs16(const int16_t* pair) {
+    int32_t both;
+    __builtin_memcpy(&both, pair, sizeof both);
+    return _mm512_set1_epi32(both);
+}
+inline Sums16 dot16(Sums16 sum, Pairs16 a, Pairs16 b) { return _mm512_dpwssd_epi32(sum, a, b); }
+inline Sums16 add16(Sums16 a, Sums16 b) { return _mm512_add_epi32(a, b); }
+inline F16 floats16(Sums16 sum) { return _mm512_cvtepi32_ps(sum); }
 constexpr bool kWideLanes = true;
 #else
 struct F16 {
@@ -88,6 +117,59 @@ inline F16 all16(float v) { return {all8(v), all8(v)}; }
 inline F16 mul16(F16 a, F16 b) { return {a.low * b.low, a.high * b.high}; }
 inline F16 fma16(F16 a, F16 b, F16 c) { return {fma8(a.low, b.low, c.low), fma8(a.high, b.high, c.high)}; }
 inline F16 load_halves16(const uint16_t* from) { return {load_halves8(from), load_halves8(from + 8)}; }
+#if defined(__AVX2__)
+struct Pairs16 {
+    __m256i low, high;
+};
+typedef Pairs16 Sums16;
+inline Sums16 no_sums16() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+inline __m256i load_pairs8(const int8_t* from) {
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
+inline Pairs16 load_pairs16(const int8_t* from) { return {load_pairs8(from), load_pairs8(from + 16)}; }
+inline Pairs16 all_pairs16(const int16_t* pair) {
+    int32_t both;
+    __builtin_memcpy(&both, pair, sizeof both);
+    return {_mm256_set1_epi32(both), _mm256_set1_epi32(both)};
+}
+inline Sums16 dot16(Sums16 sum, Pairs16 a, Pairs16 b) {
+    return {_mm256_add_epi32(sum.low, _mm256_madd_epi16(a.low, b.low)),
+            _mm256_add_epi32(sum.high, _mm256_madd_epi16(a.high, b.high))};
+}
+inline Sums16 add16(Sums16 a, Sums16 b) { return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)}; }
+inline F16 floats16(Sums16 sum) { return {_mm256_cvtepi32_ps(sum.low), _mm256_cvtepi32_ps(sum.high)}; }
+#else
+struct Pairs16 {
+    int16_t at[16][2];
+};
+struct Sums16 {
+    int32_t at[16];
+};
+inline Sums16 no_sums16() { return {}; }
+inline Pairs16 load_pairs16(const int8_t* from) {
+    Pairs16 pairs;
+    for (int i = 0; i < 32; ++i) pairs.at[i / 2][i % 2] = from[i];
+    return pairs;
+}
+inline Pairs16 all_pairs16(const int16_t* pair) {
+    Pairs16 pairs;
+    for (int i = 0; i < 32; ++i) pairs.at[i / 2][i % 2] = pair[i % 2];
+    return pairs;
+}
+inline Sums16 dot16(Sums16 sum, const Pairs16& a, const Pairs16& b) {
+    for (int i = 0; i < 16; ++i) sum.at[i] += a.at[i][0] * b.at[i][0] + a.at[i][1] * b.at[i][1];
+    return sum;
+}
+inline Sums16 add16(Sums16 a, const Sums16& b) {
+    for (int i = 0; i < 16; ++i) a.at[i] += b.at[i];
+    return a;
+}
+inline F16 floats16(const Sums16& sum) {
+    F16 v;
+    for (int lane = 0; lane < 8; ++lane) v.low[lane] = float(sum.at[lane]), v.high[lane] = float(sum.at[lane + 8]);
+    return v;
+}
+#endif
 constexpr bool kWideLanes = false;
 #endif
 

@@ -184,9 +184,10 @@ bool signal_arrived() {
 
 class Session {
 public:
-    Session(nb::object model, int64_t capacity)
+    Session(nb::object model, int64_t capacity, int32_t cell_type)
         : owner_(model), model_(nb::cast<Model&>(model)),
-          cache_(model_.shape().layers, model_.shape().kv_heads, model_.shape().head_dim, checked(capacity)) {}
+          cache_(checked_type(cell_type, model_.shape().head_dim), model_.shape().layers, model_.shape().kv_heads,
+                 model_.shape().head_dim, checked(capacity)) {}
 
     // Copies cells of positions first .. last - 1 (held, of one chunk) of a layer into out.
     void read_cells(int64_t layer, int64_t first, int64_t last, const Cells& out) {
@@ -224,6 +225,7 @@ public:
 
     void copy_from(const Session& other, int64_t length) {
         require(&model_ == &other.model_, "a session of another model");
+        require(cache_.type() == other.cache_.type(), "a session with cells of another type");
         require(0 <= length && length <= std::min(other.length_, capacity()), "more tokens than the other session holds");
         if (&other != this) {
             const Unlocked unlocked;
@@ -291,13 +293,20 @@ private:
         return capacity;
     }
 
+    static CellType checked_type(int32_t type, int64_t head_dim) {
+        const auto cells = static_cast<CellType>(type);
+        require(cells == CellType::Halves || cells == CellType::Bytes, "no type of cells");
+        require(cells == CellType::Halves || head_dim % kByteGroup == 0, "head_dim is not a multiple of 32");
+        return cells;
+    }
+
     template <class Array>
     void check_cells(int64_t layer, int64_t first, int64_t last, const Array& cells) const {
         require(0 <= layer && layer < model_.shape().layers, "there is no such layer");
         require(0 <= first && first < last && last <= cache_.capacity(), "cells are not within the cache");
         require(first / KvCache::kChunk == (last - 1) / KvCache::kChunk, "cells are not of one chunk");
-        const int64_t expected[] = {2, cache_.kv_heads(), last - first, cache_.head_dim()};
-        for (size_t i = 0; i < 4; ++i) require(int64_t(cells.shape(i)) == expected[i], "cells are not [2, kv_heads, tokens, head_dim]");
+        const int64_t expected[] = {2, cache_.kv_heads(), last - first, cache_.row_words()};
+        for (size_t i = 0; i < 4; ++i) require(int64_t(cells.shape(i)) == expected[i], "cells are not [2, kv_heads, tokens, words of a row]");
     }
 
     nb::object owner_;
@@ -351,10 +360,10 @@ void bind_model(nb::module_& m) {
         .def("ready", &Model::ready, "index"_a, "packed"_a,
              "Make a layer's weights (number of layers: the head's) present, or copy them; true for each that was copied.");
     nb::class_<Session>(m, "Session", "A cache of keys and values; use selfee.llama.model.Session.")
-        .def(nb::init<nb::object, int64_t>(), "model"_a, "capacity"_a)
+        .def(nb::init<nb::object, int64_t, int32_t>(), "model"_a, "capacity"_a, "cell_type"_a = int32_t(CellType::Halves))
         .def("read_cells", &Session::read_cells, "layer"_a, "first"_a, "last"_a, "out"_a.noconvert(),
              "Copy keys and values of held positions first .. last - 1, all of one chunk of 256, into out "
-             "[2, kv_heads, last - first, head_dim].")
+             "[2, kv_heads, last - first, words of a row]: halves, or blocks of Q8_0.")
         .def("write_cells", &Session::write_cells, "layer"_a, "first"_a, "last"_a, "cells"_a,
              "Copy them back, after the tokens held.")
         .def("hold", &Session::hold, "length"_a, "Count tokens as held whose cells were written.")

@@ -53,11 +53,11 @@ class Model:
 class Session:
     """A cache of keys and values; use selfee.llama.model.Session."""
 
-    def __init__(self, model: object, capacity: int) -> None: ...
+    def __init__(self, model: object, capacity: int, cell_type: int = 1) -> None: ...
 
     def read_cells(self, layer: int, first: int, last: int, out: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None, None), order='C', device='cpu')]) -> None:
         """
-        Copy keys and values of held positions first .. last - 1, all of one chunk of 256, into out [2, kv_heads, last - first, head_dim].
+        Copy keys and values of held positions first .. last - 1, all of one chunk of 256, into out [2, kv_heads, last - first, words of a row]: halves, or blocks of Q8_0.
         """
 
     def write_cells(self, layer: int, first: int, last: int, cells: Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None, None), order='C', device='cpu', writable=False)]) -> None:

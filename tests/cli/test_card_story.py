@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -235,6 +236,15 @@ def measured(path: Path, ppl: float) -> Quality:
         ppl_difference=ppl - 10, ppl_difference_error=0.05, kld_mean=0.01, kld_percentiles={"99": 0.2}, same_top=0.98,
         selfee="0.1.0", date="2026-11-25T00:00:00Z",
     )  # fmt: skip
+
+
+def test_figures_with_another_cache_stand_in_a_table_of_their_own(shell: Shell) -> None:
+    path = shell.folder / "models" / "tiny-q8_0.gguf"
+    for quality in (measured(path, 10.5), replace(measured(path, 10.6), cache_type="q8_0")):
+        append_result(shell.folder / "r.jsonl", quality)
+    page = shell.run("card", "models", "--no-measure", "--results", "r.jsonl").stdout
+    assert page.count("7 chunks of 512 tokens, against") == 1
+    assert page.count("7 chunks of 512 tokens, cache q8_0, against") == 1
 
 
 def test_a_model_trained_on_chains_gets_the_prompt_it_was_trained_on(tmp_path: Path) -> None:

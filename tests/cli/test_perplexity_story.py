@@ -67,6 +67,24 @@ def test_a_model_against_itself_lost_nothing(shell: Shell) -> None:
     assert (row["kld_max"], row["same_top"], row["ln_ratio"], row["ppl_difference"]) == (0, 1, 0, 0)
 
 
+def test_what_a_cache_of_8_bits_costs_is_measured_against_the_model_itself(shell: Shell) -> None:
+    make_tiny(shell.folder / "wide.gguf", head_dim=32)
+    words = ("perplexity", "wide.gguf", "prose.txt", "-c", "64", "--kl", "wide.gguf", "--cache-type", "q8_0")
+    assert "positions scored, cache q8_0, against wide.gguf" in shell.run(*words).stdout
+    (row,) = rows(shell, *words, "--out", "r.jsonl")
+    assert row["cache_type"] == "q8_0"
+    assert 0 < row["kld_mean"] < 0.001
+    again = shell.run(*words[:-2], "--out", "r.jsonl", "--resume")  # with float16 it is another measurement
+    assert "measured before" not in again.stderr
+    assert [line.cache_type for line in read_results(shell.folder / "r.jsonl")] == ["q8_0", "f16"]
+    assert "measured before" in shell.run(*words, "--out", "r.jsonl", "--resume").stderr
+
+
+def test_heads_that_a_cache_of_8_bits_does_not_fit_are_an_error_that_says_so(shell: Shell) -> None:
+    said = shell.run("perplexity", "q8.gguf", "prose.txt", "-c", "64", "--cache-type", "q8_0", check=2).stderr
+    assert "cache_type: q8_0 for heads of 16 values; expected a multiple of 32; use f16" in said
+
+
 def test_saved_log_probabilities_are_a_base(shell: Shell) -> None:
     saving = shell.run("perplexity", "f32.gguf", "prose.txt", "-c", "64", "--save-logits", "base.logits")
     assert "f32.gguf" in saving.stdout

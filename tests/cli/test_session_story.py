@@ -182,3 +182,15 @@ def test_what_was_read_is_saved_also_when_it_is_interrupted(
     done = shell.run(*words, "--max-answer-tokens", "1", "--revisions", "0", "--session", "s", "--json", check=None)
     prompt, kept = cached(json.loads(done.stdout))
     assert kept == prompt - 1
+
+
+def test_a_session_is_kept_in_either_type_of_cache_and_not_taken_for_the_other(shell: Shell, tmp_path: Path) -> None:
+    make_tiny(tmp_path / "tiny.gguf", n_ctx=2048, head_dim=32)
+    shell.variables["SELFEE_CACHE_TYPE"] = "q8_0"
+    first, _ = chain(shell)
+    second, said = chain(shell)
+    assert "restored" in said
+    assert second["final"] == first["final"]
+    said = chain(shell, "--cache-type", "f16")[1]  # the flag wins
+    assert "stored as q8_0; this model stores f16; open the model with cache_type q8_0" in said
+    assert "going on without it" in said

@@ -14,6 +14,7 @@ from selfee.engines.open import open_engine
 from selfee.engines.remote import RemoteEngine
 from selfee.engines.scripted import ScriptedEngine
 from selfee.errors import BadFileError, UsageError
+from selfee.llama.cells import CacheType
 
 
 class Loads:
@@ -31,6 +32,7 @@ class Loads:
         repack: bool | None,
         parallel: int,
         drafting: bool,
+        cache_type: CacheType,
     ) -> Runtime:
         self.asked.append((path, context_length, threads, repack))
         model = SimpleNamespace(name="model", context_length=64, new_session=None, quiet=None, close=lambda: None)

@@ -14,7 +14,7 @@ from selfee.errors import BadFileError, ResourceError, UnsupportedFileError, Usa
 from selfee.eval import memory
 from selfee.eval.memory import MemoryUse, measure_here, measure_memory
 from selfee.llama.config import LlamaConfig
-from selfee.llama.model import cache_bytes
+from selfee.llama.memory import cache_bytes
 from selfee.weights.open import open_checkpoint
 
 MiB = 1 << 20

@@ -104,6 +104,7 @@ def test_a_line_without_a_required_field_is_refused(tmp_path: Path) -> None:
 
 def test_what_was_measured_is_told_apart_by_file_text_settings_and_base() -> None:
     changed = {"sha256": "x", "text_sha256": "x", "definition": "2023", "n_ctx": 1, "chunks": 1, "base": "b"}
+    changed |= {"cache_type": "q8_0"}
     assert {each.name for each in fields(Quality)} >= set(changed)
     for name, value in changed.items():
         assert replace(PLAIN, **{name: value}).key != PLAIN.key  # type: ignore[arg-type]

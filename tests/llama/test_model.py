@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from tests.tiny import Architecture, make_tiny
 
 from selfee.errors import BadFileError, ContextOverflowError, SelfeeError, UsageError
-from selfee.llama.model import Model, cache_bytes, memory_needed, physical_cores
+from selfee.llama.memory import cache_bytes, memory_needed
+from selfee.llama.model import Model, physical_cores
 from selfee.llama.reference import ReferenceSession
 from selfee.weights.open import open_checkpoint
 from selfee.weights.quants import QuantType

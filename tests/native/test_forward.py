@@ -17,7 +17,7 @@ EVALUATE = """
 import hashlib, sys
 from selfee.llama.model import Model
 from selfee.weights.quantize import isa
-model = Model.load(sys.argv[1], threads=2)
+model = Model.load(sys.argv[1], threads=2, cache_type=sys.argv[2])
 session = model.new_session()
 tokens = [7 * i % 300 for i in range(420)]
 rows = session.forward(tokens[:400], "all").tobytes() + b"".join(session.forward([t]).tobytes() for t in tokens[400:])
@@ -28,7 +28,7 @@ TOGETHER = """
 import hashlib, sys
 from selfee.llama.model import Model
 from selfee.weights.quantize import isa
-model = Model.load(sys.argv[1], threads=2)
+model = Model.load(sys.argv[1], threads=2, cache_type=sys.argv[2])
 starts = [[(7 + 2 * number) * i % 300 for i in range(count)] for number, count in enumerate((1, 5, 80, 256, 400))]
 found = {}
 for together in (True, False):
@@ -44,9 +44,9 @@ print(isa(), found[True] if found[True] == found[False] else "differ")
 """
 
 
-def digest(path: Path, isa: str, program: str = EVALUATE) -> str:
+def digest(path: Path, isa: str, program: str = EVALUATE, cache_type: str = "f16") -> str:
     environment = {**os.environ, "SELFEE_ISA": isa, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", program, str(path)]
+    command = [sys.executable, "-c", program, str(path), cache_type]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     used, value = done.stdout.split()
     assert used == isa
@@ -71,5 +71,20 @@ def test_company_changes_no_bit_with_any_instruction_set(
 ) -> None:
     path = make_tiny(tmp_path / "tiny.gguf", type=kind, **shape)  # type: ignore[arg-type]
     found = {digest(path, isa, TOGETHER) for isa in instruction_sets()}
+    assert len(found) == 1
+    assert "differ" not in found
+
+
+@pytest.mark.parametrize("program", [EVALUATE, TOGETHER], ids=["alone", "together"])
+@pytest.mark.parametrize(
+    "shape",
+    [{"n_head_kv": 2, "head_dim": 32}, {"n_head": 11, "n_head_kv": 1, "head_dim": 96}, {"head_dim": 64}],
+    ids=str,
+)
+def test_a_cache_of_8_bits_has_the_same_bits_with_every_instruction_set(
+    shape: dict[str, int], program: str, tmp_path: Path
+) -> None:
+    path = make_tiny(tmp_path / "tiny.gguf", type=QuantType.Q4_1, **shape)  # type: ignore[arg-type]
+    found = {digest(path, isa, program, "q8_0") for isa in instruction_sets()}
     assert len(found) == 1
     assert "differ" not in found

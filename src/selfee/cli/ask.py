@@ -17,6 +17,7 @@ from selfee.chain.allowance import Allowance
 from selfee.chain.budgets import Budgets
 from selfee.chain.policy import RevisionPolicy
 from selfee.cli.choosing import Chooser, Choosing
+from selfee.cli.model_file import CacheTypeName
 from selfee.cli.options import FlagGroup, with_flags
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
 from selfee.engines.base import SamplingParams
@@ -181,6 +182,14 @@ def ask(
             show_envvar=False,
         ),
     ] = None,
+    cache_type: Annotated[
+        CacheTypeName,
+        typer.Option(
+            help="What the model has read is stored as; q8_0 takes half the memory, and the text may change.",
+            envvar="SELFEE_CACHE_TYPE",
+            show_envvar=False,
+        ),
+    ] = CacheTypeName.F16,
     drafting: Annotated[
         bool,
         typer.Option(
@@ -238,7 +247,7 @@ def ask(
         screen = None if quiet else stderr
 
         def open_one(name: str, size: int | None = None) -> AnyEngine:
-            one = open_model(name, size, threads, repack, drafting, api_key_file, timeout, screen)
+            one = open_model(name, size, threads, repack, cache_type, drafting, api_key_file, timeout, screen)
             engines.enter_context(one)
             return one
 
@@ -320,6 +329,7 @@ def open_model(
     context: int | None,
     threads: int | None,
     repack: bool | None,
+    cache_type: CacheTypeName,
     drafting: bool,
     api_key_file: Path | None,
     timeout: float | None,
@@ -343,6 +353,7 @@ def open_model(
             threads=threads,
             repack=repack,
             drafting=drafting,
+            cache_type=cache_type.cache_type,
             api_key=key,
             timeout=timeout,
             proxy=server_proxy(model) if is_server else None,

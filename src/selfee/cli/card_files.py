@@ -167,7 +167,8 @@ def _setting(row: Quality) -> str:
     """Text and settings in words; figures of one setting can be compared."""
     base = "without a base" if row.base is None else f"against {row.base} (PPL {row.base_ppl or 0:.4f})"
     scored = "" if row.definition == "current" else f", positions scored as in {row.definition}"
+    cache = "" if row.cache_type == "f16" else f", cache {row.cache_type}"
     return (
-        f"{row.text} (SHA-256 {row.text_sha256[:16]}…), {row.chunks} chunks of {row.n_ctx} tokens{scored}, {base}, by "
-        f"selfee {row.selfee}"
+        f"{row.text} (SHA-256 {row.text_sha256[:16]}…), {row.chunks} chunks of {row.n_ctx} tokens{scored}{cache}, "
+        f"{base}, by selfee {row.selfee}"
     )

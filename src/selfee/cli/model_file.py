@@ -1,9 +1,26 @@
-"""A model file that a user names: by its path, or by the name of a downloaded model."""
+"""A model file that a user names, by its path or as a downloaded model, and how its cache is to be kept."""
 
 from __future__ import annotations
 
+import enum
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from selfee.llama.cells import CacheType
+
+
+class CacheTypeName(enum.Enum):
+    """What keys and values are stored as; see ``Model.load``."""
+
+    F16 = "f16"
+    Q8_0 = "q8_0"
+
+    @property
+    def cache_type(self) -> CacheType:
+        """The word that the engine knows."""
+        return "f16" if self is CacheTypeName.F16 else "q8_0"
 
 
 def local_file(text: str) -> Path:

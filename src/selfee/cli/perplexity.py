@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from selfee.cli.model_file import local_file
+from selfee.cli.model_file import CacheTypeName, local_file
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
 from selfee.cli.places import require_writable
 from selfee.cli.table import Column, render_table
@@ -29,6 +29,7 @@ EXAMPLES = """Examples:
   selfee perplexity model-*.gguf prose.txt --kl model-f16.gguf --out results.jsonl --resume
   selfee perplexity model-f16.gguf prose.txt --save-logits base.logits
   selfee perplexity model-q4_0.gguf prose.txt --kl base.logits
+  selfee perplexity model.gguf prose.txt --kl model.gguf --cache-type q8_0
 
 \b
 Perplexity is lower for a better prediction; KL divergence is 0 for a file that predicts as its base does. Figures of
@@ -66,6 +67,10 @@ def perplexity(
     definition: Annotated[Scored, typer.Option(help="Positions that count; differs above 1,024 tokens of context.")] = (
         Scored.CURRENT
     ),
+    cache_type: Annotated[
+        CacheTypeName,
+        typer.Option(help="What keys and values are stored as; a base's always as f16."),
+    ] = CacheTypeName.F16,
     speed: Annotated[bool, typer.Option("--speed", help="Also measure tokens generated a second.")] = False,
     out: Annotated[
         Path | None, typer.Option(help="Add a JSON line for each file as it finishes; selfee card reads it.")
@@ -93,7 +98,7 @@ def perplexity(
     _require_places(out, save_logits, [*paths, text, base_path])
     source = read_text(text)
     n_ctx = context or (saved_context(base_path) if base_path else None) or DEFAULT_CONTEXT
-    settings = Settings(n_ctx, chunks, Definition(definition.value), threads, speed)
+    settings = Settings(n_ctx, chunks, Definition(definition.value), threads, speed, cache_type.cache_type)
     earlier = read_results(out) if out is not None else []  # also without --resume: nothing else is added to
     known = earlier if resume else []
     stderr = screen_of(sys.stderr, color)
@@ -197,8 +202,9 @@ def _show(finished: list[Quality], stdout: Screen, as_json: bool) -> None:
     stdout.write(render_table(columns, rows, stdout))
     first = finished[0]
     against = f", against {first.base} (PPL {first.base_ppl:.4f})" if first.base and first.base_ppl else ""
+    cache = "" if first.cache_type == "f16" else f", cache {first.cache_type}"
     amount = f"{first.chunks} chunks of {first.n_ctx} tokens, {first.positions:,} positions scored"
-    stdout.write(stdout.style(for_terminal(f"{first.text}: {amount}{against}") + "\n", "dim"))
+    stdout.write(stdout.style(for_terminal(f"{first.text}: {amount}{cache}{against}") + "\n", "dim"))
 
 
 def _cells(quality: Quality, is_compared: bool, is_timed: bool) -> list[str]:

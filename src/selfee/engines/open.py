@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from selfee.engines.connection import Limits, Timeouts
 from selfee.engines.local import LocalEngine, Runtime
@@ -12,6 +12,9 @@ from selfee.engines.scripted import ScriptedEngine
 from selfee.errors import BadFileError, UsageError
 from selfee.weights.fetch.model_names import is_model_url, parse_model_name
 from selfee.weights.fetch.store import ModelStore, StoreConfig, default_folder
+
+if TYPE_CHECKING:
+    from selfee.llama.cells import CacheType
 
 _FORMS = (
     "expected a model file (model.gguf, model.bin), the name of a model (see `selfee models list`), an address "
@@ -34,6 +37,7 @@ class Loader(Protocol):
         repack: bool | None,
         parallel: int,
         drafting: bool,
+        cache_type: CacheType,
     ) -> Runtime: ...
 
 
@@ -47,6 +51,7 @@ def open_engine(
     repack: bool | None = None,
     parallel: int = 1,
     drafting: bool = True,
+    cache_type: CacheType = "f16",
     api_key: str | None = None,
     timeout: float | None = None,
     total_timeout: float | None = None,
@@ -59,9 +64,10 @@ def open_engine(
     local model and describes a remote one. For local models: ``threads``; ``repack``, where False leaves weights as
     they lie in the file, which starts sooner and computes more slowly (None: where memory is short); ``parallel``, how
     many requests of different threads go through the model together; ``drafting``, where False computes every token on
-    its own (the same text, slower). For servers: ``api_key``, ``timeout`` (seconds without a byte), ``total_timeout``
-    (seconds a request) and ``proxy``. Raises
-    UsageError naming the accepted forms, BadFileError for a bad file.
+    its own (the same text, slower); ``cache_type``, where "q8_0" stores what the model has read in about half the
+    memory (heads of a multiple of 32 values; the text may change). For servers: ``api_key``, ``timeout`` (seconds
+    without a byte), ``total_timeout`` (seconds a request) and ``proxy``. Raises UsageError naming the accepted forms,
+    BadFileError for a bad file.
     """
     for name, value in (("context_length", context_length), ("threads", threads), ("parallel", parallel)):
         if value is not None and value < 1:
@@ -77,7 +83,13 @@ def open_engine(
         )
     path = _model_path(spec, models)
     runtime = (load or _load_here)(
-        path, context_length=context_length, threads=threads, repack=repack, parallel=parallel, drafting=drafting
+        path,
+        context_length=context_length,
+        threads=threads,
+        repack=repack,
+        parallel=parallel,
+        drafting=drafting,
+        cache_type=cache_type,
     )
     return LocalEngine(runtime, parallel=parallel)
 
@@ -94,12 +106,19 @@ def _load_here(
     repack: bool | None,
     parallel: int,
     drafting: bool,
+    cache_type: CacheType,
 ) -> Runtime:
     """Open a model file with this process's own engine."""
     from selfee.engines.runtime import load_runtime  # NumPy and the kernels: servers and scripts do without
 
     return load_runtime(
-        path, context_length=context_length, threads=threads, repack=repack, parallel=parallel, drafting=drafting
+        path,
+        context_length=context_length,
+        threads=threads,
+        repack=repack,
+        parallel=parallel,
+        drafting=drafting,
+        cache_type=cache_type,
     )
 
 

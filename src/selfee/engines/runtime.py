@@ -14,12 +14,14 @@ from selfee.engines.local import Decoder, Generated
 from selfee.engines.memory import available_memory, has_room_to_pack, require_memory
 from selfee.engines.sessions import Session
 from selfee.errors import UsageError
+from selfee.llama.cells import CacheType
 from selfee.llama.chat_template import ChatTemplate
 from selfee.llama.company import Company
 from selfee.llama.config import LlamaConfig
 from selfee.llama.drafting import CopyDrafter, Draft, DraftMemory
 from selfee.llama.generate import generate
-from selfee.llama.model import Model, memory_needed
+from selfee.llama.memory import memory_needed
+from selfee.llama.model import Model
 from selfee.llama.model import Session as LlamaSession
 from selfee.llama.sampling import Sampler, SamplerConfig
 from selfee.llama.session_file import load_session, save_session
@@ -153,6 +155,7 @@ def load_runtime(
     repack: bool | None = None,
     parallel: int = 1,
     drafting: bool = True,
+    cache_type: CacheType = "f16",
 ) -> LlamaRuntime:
     """Open a model file and bind it to the forward pass.
 
@@ -160,16 +163,16 @@ def load_runtime(
     its pages in memory; ``repack`` False leaves them where they are mapped, None does so only where memory is short.
     ``context_length`` None takes the model's own, halved until weights and the caches of ``parallel`` requests fit into
     the memory there is; a number is taken as it is. ``drafting`` False has every token computed on its own: the same
-    text, slower. Raises BadFileError, UnsupportedFileError, UsageError, and ResourceError naming what is
-    needed and what there is.
+    text, slower. ``cache_type`` "q8_0" halves the memory of the caches and may change the text. Raises BadFileError,
+    UnsupportedFileError, UsageError, and ResourceError naming what is needed and what there is.
     """
     checkpoint = open_checkpoint(path)
     try:
         config, have = LlamaConfig.from_checkpoint(checkpoint), available_memory()
-        length = _fitting_context(checkpoint, config, context_length, have, parallel)
-        need = memory_needed(checkpoint, config, length, parallel)
+        length = _fitting_context(checkpoint, config, context_length, have, parallel, cache_type)
+        need = memory_needed(checkpoint, config, length, parallel, cache_type)
         packed = has_room_to_pack(need, have) if repack is None else repack
-        model = Model.load(checkpoint, context_length=length, threads=threads, packed=packed)
+        model = Model.load(checkpoint, context_length=length, threads=threads, packed=packed, cache_type=cache_type)
         return LlamaRuntime(checkpoint, model, drafting=drafting)
     except BaseException:
         checkpoint.close()
@@ -177,14 +180,19 @@ def load_runtime(
 
 
 def _fitting_context(
-    checkpoint: Checkpoint, config: LlamaConfig, asked: int | None, have: int | None, parallel: int
+    checkpoint: Checkpoint,
+    config: LlamaConfig,
+    asked: int | None,
+    have: int | None,
+    parallel: int,
+    cache_type: CacheType,
 ) -> int:
     length = asked or config.context_length
     while not asked and have is not None and length > _SMALLEST_CONTEXT:
-        if memory_needed(checkpoint, config, length, parallel) <= have:
+        if memory_needed(checkpoint, config, length, parallel, cache_type) <= have:
             break
         length = max(_SMALLEST_CONTEXT, length // 2)
-    need = memory_needed(checkpoint, config, length, parallel)
+    need = memory_needed(checkpoint, config, length, parallel, cache_type)
     advice = "use a smaller file" + (" or a smaller context_length" if asked else "")
     require_memory(str(checkpoint.path), need, have, advice)
     return length

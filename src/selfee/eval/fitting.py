@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from selfee.llama.config import LlamaConfig
-from selfee.llama.model import cache_bytes, memory_needed, scratch_bytes
+from selfee.llama.memory import cache_bytes, memory_needed, scratch_bytes
 from selfee.weights.checkpoint import TensorInfo
 from selfee.weights.ggml import Hyper
 from selfee.weights.open import open_checkpoint

@@ -18,6 +18,7 @@ from selfee.eval.models import FileIdentity, open_measured
 from selfee.eval.perplexity import Evaluator, perplexity
 from selfee.eval.results import Key, Quality
 from selfee.eval.speed import decode_speed
+from selfee.llama.cells import CacheType
 from selfee.llama.config import LlamaConfig
 from selfee.weights.open import open_checkpoint
 from selfee.weights.quantize import isa
@@ -32,6 +33,7 @@ class Settings:
     definition: Definition = Definition.CURRENT
     threads: int | None = None
     speed: bool = False  # also generate, and say how fast
+    cache_type: CacheType = "f16"  # what keys and values are stored as; a base always has f16
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def prepare(path: Path, text: Text, settings: Settings, base: NamedBase | None =
 def key_of(identity: FileIdentity, text: Text, settings: Settings, chunks: Chunks, base: NamedBase | None) -> Key:
     """What ``Quality.key`` of the measurement will be."""
     named = None if base is None else (base.name, base.size, base.mtime_ns)
-    return identity.sha256, text.sha256, settings.definition.value, settings.n_ctx, len(chunks), named
+    definition = settings.definition.value
+    return identity.sha256, text.sha256, definition, settings.n_ctx, len(chunks), named, settings.cache_type
 
 
 def measure(
@@ -99,7 +102,7 @@ def measure(
     also writes the log-probabilities, as a base for later; not together with ``base``. Raises as opening a model does,
     and BadFileError where it computes no numbers.
     """
-    with open_measured(path, settings.n_ctx, settings.threads) as measured:
+    with open_measured(path, settings.n_ctx, settings.threads, settings.cache_type) as measured:
         model = measured.model
         evaluator = Evaluator(model.new_session(), model.config.vocabulary, str(path))
         found: dict[str, Any]
@@ -123,6 +126,7 @@ def measure(
             n_ctx=settings.n_ctx,
             chunks=len(chunks),
             positions=len(chunks) * chunks.scored,
+            cache_type=settings.cache_type,
             tokens_per_second=round(evaluator.tokens_per_second, 2),
             decode_tokens_per_second=round(decode_speed(model), 2) if settings.speed else None,
             threads=model.threads,

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from selfee.engines.memory import available_memory, has_room_to_pack, require_memory
 from selfee.errors import BadFileError
+from selfee.llama.cells import CacheType
 from selfee.llama.config import LlamaConfig
-from selfee.llama.model import Model, memory_needed
+from selfee.llama.memory import memory_needed
+from selfee.llama.model import Model
 from selfee.llama.tokenizer import Tokenizer, load_tokenizer
 from selfee.weights.open import open_checkpoint
 
@@ -61,7 +63,9 @@ class MeasuredModel:
 
 
 @contextmanager
-def open_measured(path: str | Path, n_ctx: int, threads: int | None = None) -> Iterator[MeasuredModel]:
+def open_measured(
+    path: str | Path, n_ctx: int, threads: int | None = None, cache_type: CacheType = "f16"
+) -> Iterator[MeasuredModel]:
     """Open a model for chunks of ``n_ctx`` tokens.
 
     Weights are copied into the kernels' faster layout where memory allows. Raises BadFileError,
@@ -69,10 +73,14 @@ def open_measured(path: str | Path, n_ctx: int, threads: int | None = None) -> I
     """
     with open_checkpoint(path) as checkpoint:
         config, have = LlamaConfig.from_checkpoint(checkpoint), available_memory()
-        need = memory_needed(checkpoint, config, n_ctx)
+        need = memory_needed(checkpoint, config, n_ctx, cache_type=cache_type)
         require_memory(str(checkpoint.path), need, have, "use a smaller file or a smaller context (-c)")
         tokenizer = load_tokenizer(checkpoint.vocab)
         with Model.load(
-            checkpoint, context_length=n_ctx, threads=threads, packed=has_room_to_pack(need, have)
+            checkpoint,
+            context_length=n_ctx,
+            threads=threads,
+            packed=has_room_to_pack(need, have),
+            cache_type=cache_type,
         ) as model:
             yield MeasuredModel(model, tokenizer)

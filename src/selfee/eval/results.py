@@ -22,8 +22,8 @@ from selfee.jsonl import parse_line
 SCHEMA = 1
 """The version of the line's meaning; a reader refuses others."""
 
-Key = tuple[str, str, str, int, int, tuple[str, int | None, int | None] | None]
-"""Hashes of file and text, definition, tokens of a chunk, chunks, and the base's name, size and time of change."""
+Key = tuple[str, str, str, int, int, tuple[str, int | None, int | None] | None, str]
+"""Hashes of file and text, definition, tokens of a chunk, chunks, the base's name, size and time, cache type."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,7 @@ class Quality:
     n_ctx: int  # tokens of a chunk
     chunks: int
     positions: int  # scored
+    cache_type: str = "f16"  # what keys and values were stored as
     ppl: float
     ppl_error: float
     tokens_per_second: float  # evaluated together, as a prompt is
@@ -87,7 +88,7 @@ class Quality:
     def key(self) -> Key:
         """What was measured: equal keys mean that measuring again would find the same."""
         base = None if self.base is None else (self.base, self.base_size, self.base_mtime_ns)
-        return self.sha256, self.text_sha256, self.definition, self.n_ctx, self.chunks, base
+        return self.sha256, self.text_sha256, self.definition, self.n_ctx, self.chunks, base, self.cache_type
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], where: str) -> Quality:

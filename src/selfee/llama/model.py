@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from selfee.errors import BadFileError, ContextOverflowError, ResourceError, SelfeeError, UsageError
-from selfee.llama.cells import CHUNK, Cells, pieces_of
+from selfee.llama.cells import CacheType, Cells, cell_type, pieces_of
 from selfee.llama.config import LlamaConfig
 from selfee.llama.fingerprint import fingerprint_of
 from selfee.llama.importance import InputSquares
+from selfee.llama.memory import cache_bytes
 from selfee.weights.checkpoint import Checkpoint
 from selfee.weights.open import open_checkpoint
 from selfee.weights.quantize import dequantize, isa, native
@@ -25,33 +26,7 @@ from selfee.weights.quantize import dequantize, isa, native
 if TYPE_CHECKING:
     from selfee import _native as native_types
 
-_CELL = 2  # bytes of a cached value (float16)
-_LANES = 8  # values of a head are rounded up to these (native/attention.h)
 _MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-_BATCH = 256  # tokens that go through the layers together (native/forward.h)
-
-
-def memory_needed(checkpoint: Checkpoint, config: LlamaConfig, context_length: int, sessions: int = 1) -> int:
-    """Bytes for the weights, sessions of ``context_length`` tokens and the scratch memory of a forward pass.
-
-    Mapped weights are shared with the system's file cache, which may drop them again; a packed copy takes their place.
-    """
-    weights = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-    return weights + sessions * cache_bytes(config, context_length) + scratch_bytes(config)
-
-
-def cache_bytes(config: LlamaConfig, context_length: int) -> int:
-    """Bytes of a full session: keys and values of every layer, in float16."""
-    positions = -(-context_length // CHUNK) * CHUNK
-    padded = -(-config.head_dim // _LANES) * _LANES
-    return config.layers * config.kv_heads * (config.head_dim + padded) * positions * _CELL
-
-
-def scratch_bytes(config: LlamaConfig) -> int:
-    """Bytes of the intermediate values of a forward pass."""
-    widest = max(config.width, config.hidden, config.q_width)
-    per_token = 4 * (3 * config.width + 2 * config.q_width + 2 * config.kv_width + 2 * config.hidden + 2 * widest)
-    return _BATCH * per_token + config.vocabulary * 4
 
 
 def physical_cores() -> int:
@@ -70,9 +45,19 @@ def physical_cores() -> int:
 class Model:
     """Weights and their forward pass. One model serves any number of sessions, one computation at a time."""
 
-    def __init__(self, checkpoint: Checkpoint, context_length: int, threads: int, packed: bool, owned: bool) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        context_length: int,
+        threads: int,
+        packed: bool,
+        owned: bool,
+        cache_type: CacheType,
+    ) -> None:
         """Use ``Model.load``."""
         self.config = LlamaConfig.from_checkpoint(checkpoint)
+        self.cell_type = cell_type(cache_type, self.config)
+        self.cache_type: CacheType = cache_type
         self.checkpoint = checkpoint
         self.context_length = context_length or self.config.context_length
         self.threads = threads
@@ -89,13 +74,16 @@ class Model:
         context_length: int | None = None,
         threads: int | None = None,
         packed: bool = False,
+        cache_type: CacheType = "f16",
     ) -> Model:
         """Bind a model file, or one already open, to the forward pass; weights stay mapped and are not copied.
 
         ``context_length``: tokens a session can hold (None: what the file says). ``threads``: None is the number of
         physical cores; any number gives the same results. ``packed`` copies quantised matrices into a layout that is
         faster, with the same results, for one pass over the file; the pages of the file are given back as it goes, so
-        that memory holds the weights once. Raises BadFileError, UnsupportedFileError, UsageError, ResourceError.
+        that memory holds the weights once. ``cache_type``: what sessions store keys and values as; "q8_0" takes about
+        half the memory, rounds them to 8 bits and so changes logits a little, and wants heads of a multiple of 32
+        values. Raises BadFileError, UnsupportedFileError, UsageError, ResourceError.
         """
         if context_length is not None and not 0 < context_length < 1 << 31:
             raise UsageError(f"context_length: {context_length}; expected 1 or more tokens")
@@ -104,7 +92,7 @@ class Model:
         owned = isinstance(checkpoint, str | Path)
         opened = open_checkpoint(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint
         try:
-            return cls(opened, context_length or 0, threads or physical_cores(), packed, owned)
+            return cls(opened, context_length or 0, threads or physical_cores(), packed, owned, cache_type)
         except BaseException:
             if owned:
                 opened.close()
@@ -194,7 +182,7 @@ class Model:
 class Session:
     """One conversation: a cache of keys and values on one model, empty at first.
 
-    Its memory grows with the number of tokens evaluated, up to ``cache_bytes(config, context_length)``.
+    Its memory grows with the number of tokens evaluated, up to ``cache_bytes`` of the model's context and cache type.
     """
 
     def __init__(self, model: Model, native_model: native_types.Model) -> None:
@@ -202,9 +190,11 @@ class Session:
         self.model = self._model = model
         self._busy = threading.Lock()
         try:
-            self._native: native_types.Session = native().Session(native_model, model.context_length)
+            self._native: native_types.Session = native().Session(
+                native_model, model.context_length, int(model.cell_type)
+            )
         except MemoryError as error:
-            need = cache_bytes(model.config, model.context_length) / (1 << 30)
+            need = cache_bytes(model.config, model.context_length, model.cache_type) / (1 << 30)
             raise ResourceError(
                 f"{model.checkpoint.path}: the cache for {model.context_length} tokens needs {need:.1f} GiB, more than "
                 "there is; choose a smaller context_length"
@@ -278,7 +268,7 @@ class Session:
         with self._alone():
             if not 0 <= count <= self.length:
                 raise UsageError(f"read_cells: {count} tokens; expected 0 to {self.length}, which is what is held")
-            for layer, first, shape in pieces_of(self._model.config, count):
+            for layer, first, shape in pieces_of(self._model.config, count, self._model.cache_type):
                 cells: Cells = np.empty(shape, np.uint16)
                 self._native.read_cells(layer, first, first + shape[2], cells)
                 yield cells
@@ -292,7 +282,7 @@ class Session:
             if self.length or not 0 <= count <= self.context_length:
                 found = f"write_cells: {count} tokens for a session that holds {self.length} of {self.context_length}"
                 raise UsageError(f"{found}; expected an empty one with room for them")
-            for layer, first, shape in pieces_of(self._model.config, count):
+            for layer, first, shape in pieces_of(self._model.config, count, self._model.cache_type):
                 cells: Cells = np.zeros(shape, np.uint16)
                 fill(cells)
                 self._native.write_cells(layer, first, first + shape[2], cells)

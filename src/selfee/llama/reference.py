@@ -12,10 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from selfee.llama.cells import CacheType, cell_type
 from selfee.llama.config import LlamaConfig
 from selfee.llama.rope import rotate
 from selfee.weights.checkpoint import Checkpoint
 from selfee.weights.quantize import dequantize
+from selfee.weights.quants import QuantType
 
 Floats = npt.NDArray[np.float32]
 
@@ -23,16 +25,15 @@ Floats = npt.NDArray[np.float32]
 class ReferenceSession:
     """A conversation on the slow twin; the same face as ``selfee.llama.model.Session``."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, cache_type: CacheType = "f16") -> None:
         self.config = LlamaConfig.from_checkpoint(checkpoint)
+        self._stored = _in_bytes if cell_type(cache_type, self.config) is QuantType.Q8_0 else _in_halves
         self._weights = {
             name: dequantize(tensor.type, checkpoint.read(name)).reshape(tensor.shape)
             for name, tensor in checkpoint.tensors.items()
         }
-        empty = np.zeros((0, self.config.kv_heads, self.config.head_dim), dtype=np.float16)
-        self._keys = [
-            empty
-        ] * self.config.layers  # a layer's keys and values: [P, K, E], float16 as in the native cache
+        empty = np.zeros((0, self.config.kv_heads, self.config.head_dim), dtype=np.float32)
+        self._keys = [empty] * self.config.layers  # a layer's keys and values: [P, K, E], as the native cache has them
         self._values = [empty] * self.config.layers
         self.squares: dict[str, npt.NDArray[np.float64]] = {}
         """By matrix: sums of the squares of its inputs over all tokens evaluated (the head: of those with logits)."""
@@ -71,10 +72,10 @@ class ReferenceSession:
     def _attention(self, layer: int, x_TD: Floats, positions: npt.NDArray[np.int64]) -> Floats:
         parts = (f"blk.{layer}.attn_{letter}" for letter in "qkv")
         q_THE, k_TKE, v_TKE = (self._heads(part, x_TD, positions) for part in parts)
-        keys = self._keys[layer] = np.concatenate([self._keys[layer], k_TKE.astype(np.float16)])
-        values = self._values[layer] = np.concatenate([self._values[layer], v_TKE.astype(np.float16)])
+        keys = self._keys[layer] = np.concatenate([self._keys[layer], self._stored(k_TKE)])
+        values = self._values[layer] = np.concatenate([self._values[layer], self._stored(v_TKE)])
         group = self.config.heads // self.config.kv_heads  # heads of queries that share a head of keys
-        k_each, v_each = (np.repeat(cached.astype(np.float32), group, axis=1) for cached in (keys, values))  # [P, H, E]
+        k_each, v_each = (np.repeat(cached, group, axis=1) for cached in (keys, values))  # [P, H, E]
         scores_THP = np.einsum("the,phe->thp", q_THE, k_each) / np.float32(np.sqrt(self.config.head_dim))
         visible_TP = np.arange(len(keys)) <= positions[:, None]
         scores_THP = np.where(visible_TP[:, None], scores_THP, np.float32(-np.inf))
@@ -99,3 +100,18 @@ class ReferenceSession:
         up_TF = self._multiply(block + "ffn_up.weight", x_TD)
         silu_TF = gate_TF / (1 + np.exp(-gate_TF))
         return self._multiply(block + "ffn_down.weight", silu_TF * up_TF)
+
+
+def _in_halves(x: Floats) -> Floats:
+    """What is left of values that were stored as float16."""
+    return x.astype(np.float16).astype(np.float32)
+
+
+def _in_bytes(x: Floats) -> Floats:
+    """What is left of values that were stored in 8 bits: as Q8_0, but rounded to nearest even, as activations are."""
+    blocks = x.reshape(*x.shape[:-1], -1, 32)
+    largest = np.abs(blocks).max(axis=-1, keepdims=True)
+    scale = _in_halves(largest / np.float32(127))
+    inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=scale > 0)
+    stored: Floats = np.rint(blocks * inverse) * scale
+    return stored.reshape(x.shape)

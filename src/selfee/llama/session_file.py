@@ -1,10 +1,11 @@
 """A conversation's cache on disk, so that a long text is read once: ``save_session``, ``load_session``.
 
 Layout, little-endian (docs/reference/session-file.md): a header of 200 bytes, the BLAKE2b-256 of the tokens in it; the
-header's own BLAKE2b-256; the tokens as u32; then the cells as float16, piece by piece as ``Session.read_cells`` gives
-them, each followed by a checksum of 16 bytes: BLAKE2b-128 with the header's hash as its key and the number of the piece
-as its salt. So a piece out of its place, or of another text, is as wrong as a damaged one. BLAKE2b and not CRC-32,
-which is faster: old blocks of a disk are no random errors, and both are faster by far than reading with a model.
+header's own BLAKE2b-256; the tokens as u32; then the cells, of the type that the header says, piece by piece as
+``Session.read_cells`` gives them, each followed by a checksum of 16 bytes: BLAKE2b-128 with the header's hash as its
+key and the number of the piece as its salt. So a piece out of its place, or of another text, is as wrong as a damaged
+one. BLAKE2b and not CRC-32, which is faster: old blocks of a disk are no random errors, and both are faster by far than
+reading with a model.
 
 A checksum finds damage, not malice: whoever writes a file can make a model believe anything about what it has read.
 """
@@ -27,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selfee.errors import BadFileError, ContextOverflowError, UnsupportedFileError, UsageError
-from selfee.llama.cells import CHUNK, Cells, pieces_of
+from selfee.llama.cells import CHUNK, CacheType, Cells, cache_type_of, pieces_of
 from selfee.llama.config import LlamaConfig
 from selfee.llama.model import Model, Session
 from selfee.weights.printable import printable
@@ -36,7 +37,6 @@ from selfee.weights.writing import replacing
 MAGIC = b"selfeeKV"
 VERSION = 1
 
-_HALVES = 1  # the only type of cells so far: IEEE 754 binary16
 _NAME = 96  # bytes of the model's name
 _HASH, _CHECKSUM = 32, 16  # bytes
 _HEADER = struct.Struct(f"<8s8I{_HASH}s{_HASH}s{_NAME}s")
@@ -65,7 +65,7 @@ class _Header:
         config = model.config
         shape = (config.layers, config.kv_heads, config.head_dim, CHUNK, config.vocabulary)
         name = model.checkpoint.path.name.encode("utf-8", errors="replace")[:_NAME]
-        return cls(MAGIC, VERSION, _HALVES, *shape, tokens, tokens_hash, fingerprint, name)
+        return cls(MAGIC, VERSION, int(model.cell_type), *shape, tokens, tokens_hash, fingerprint, name)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -90,9 +90,9 @@ class _Checksums:
         return hashlib.blake2b(piece, digest_size=_CHECKSUM, key=self._key, salt=salt).digest()
 
 
-def session_bytes(config: LlamaConfig, count: int) -> int:
+def session_bytes(config: LlamaConfig, count: int, cache_type: CacheType = "f16") -> int:
     """Size of the file that holds ``count`` tokens."""
-    cells = sum(2 * prod(shape) + _CHECKSUM for _, _, shape in pieces_of(config, count))
+    cells = sum(2 * prod(shape) + _CHECKSUM for _, _, shape in pieces_of(config, count, cache_type))
     return _HEADER.size + _HASH + 4 * count + cells
 
 
@@ -122,7 +122,7 @@ def save_session(path: str | Path, session: Session, tokens: Sequence[int], *, r
     fingerprint = session.model.fingerprint(remembered)
     header = _HEADER.pack(*astuple(_Header.of(session.model, len(tokens), _hash(packed_tokens), fingerprint)))
     checksums = _Checksums(_hash(header))
-    with replacing(path, needed=session_bytes(config, len(tokens)), is_private=True) as file:
+    with replacing(path, needed=session_bytes(config, len(tokens), session.model.cache_type), is_private=True) as file:
         file.write(header + _hash(header))
         file.write(packed_tokens)
         for cells in session.read_cells(len(tokens)):
@@ -146,8 +146,8 @@ def load_session(path: str | Path, session: Session, *, remembered: Path | None 
     """Fill an empty session from a file; returns the tokens it then holds.
 
     Whatever is raised, the session stays empty: every piece is checked before it is used. Raises BadFileError for a
-    damaged file, UnsupportedFileError for one of another model or version, ContextOverflowError for more tokens than
-    the session can hold, UsageError for a session that holds tokens already.
+    damaged file, UnsupportedFileError for one of another model, cache type or version, ContextOverflowError for more
+    tokens than the session can hold, UsageError for a session that holds tokens already.
     """
     path = Path(path)
     if session.length:
@@ -161,7 +161,7 @@ def load_session(path: str | Path, session: Session, *, remembered: Path | None 
                 f"{path}: {header.tokens} tokens; the session has room for {session.context_length}; open the model "
                 f"with a context_length above {header.tokens}"
             )
-        expected = session_bytes(session.model.config, header.tokens)
+        expected = session_bytes(session.model.config, header.tokens, session.model.cache_type)
         if header.tokens == 0 or size != expected:
             raise BadFileError(f"{path}: {size} bytes for {header.tokens} tokens; expected {expected}; {_AGAIN}")
         ids = reader.tokens(header)
@@ -178,6 +178,12 @@ def _check_model(path: Path, header: _Header, model: Model, remembered: Path | N
         raise UnsupportedFileError(
             f"{path}: a session of the model {header.described()}; this model is {own.described()}; use it with the "
             "model it was made with, or another file for this one"
+        )
+    if header.cell_type != own.cell_type:
+        found = cache_type_of(header.cell_type)
+        raise UnsupportedFileError(
+            f"{path}: keys and values stored as {found}; this model stores {model.cache_type}; open the model with "
+            f"cache_type {found}, or use another file"
         )
     if header.shape != own.shape:
         raise BadFileError(
@@ -211,9 +217,9 @@ class _Reader:
         if _hash(packed) != header_hash:
             raise BadFileError(f"{self._path}: byte 0: the header does not match its checksum; {_AGAIN}")
         header = _Header(*_HEADER.unpack(packed))
-        if header.cell_type != _HALVES:
+        if cache_type_of(header.cell_type) is None:
             raise UnsupportedFileError(
-                f"{self._path}: cells of type {header.cell_type}; this selfee has float16 ({_HALVES}) only; delete the "
+                f"{self._path}: cells of type {header.cell_type}; this selfee knows 1 (f16) and 8 (q8_0); delete the "
                 "file, and the text is read anew"
             )
         self._checksums = _Checksums(header_hash)
