@@ -73,7 +73,7 @@ def _parameter(flag: Flag) -> inspect.Parameter:
         text += f" Not done here: {flag.refused}."
     kind: Any = parameter_type(flag)
     option = typer.Option(*flag.names, help=text, metavar=flag.takes or None, show_default=False)
-    annotation: Any = Annotated[kind if kind is bool else kind | None, option]  # type: ignore[valid-type]
+    annotation: Any = Annotated[kind if kind is bool else kind | None, option]
     start = False if kind is bool else None
     return inspect.Parameter(flag.field, inspect.Parameter.KEYWORD_ONLY, default=start, annotation=annotation)
 

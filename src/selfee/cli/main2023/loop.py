@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from selfee.cli.main2023.console import Console
-from selfee.cli.main2023.prompts import INSTRUCTION, Encoder, tail_of
+from selfee.cli.main2023.prompts import INSTRUCTION, BareDecoder, Encoder, tail_of
 from selfee.errors import ContextOverflowError
+from selfee.llama.decoder import StreamDecoder
 from selfee.llama.tokenizer import Tokenizer
 
 Logits = npt.NDArray[np.float32]
@@ -140,7 +141,9 @@ class Loop:
         self._known = held  # tokens of the prompt that need not be evaluated
         self._past = 0  # tokens that count as read: behind the session's length as long as some are known
         self._on_prompt_read = on_prompt_read
-        self._decoder = tokenizer.stream_decoder(start_of_text=not turns.is_2023)
+        self._decoder: BareDecoder | StreamDecoder = (
+            BareDecoder(tokenizer) if turns.is_2023 else tokenizer.stream_decoder(start_of_text=True)
+        )
 
     @property
     def held_tokens(self) -> list[int]:
@@ -301,7 +304,8 @@ class Loop:
             self._console.write(turns.in_suffix)
             self._take(said + turns.in_suffix)
         state.is_shown = False
-        self._decoder = self._tokenizer.stream_decoder()
+        if not turns.is_2023:
+            self._decoder = self._tokenizer.stream_decoder()
         return True
 
     def _take(self, said: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,6 +74,27 @@ def misfit(text: str, *, is_instruct: bool, is_selfee: bool, has_template: bool,
     return None
 
 
+class BareDecoder:
+    """The text of tokens one after another, as it was shown in 2023: with the space that encoding put in front."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, token: int) -> str:
+        """The text that this token makes certain."""
+        return self._utf8.decode(_shown_bytes(self._tokenizer, token))
+
+    def finish(self) -> str:
+        """What was withheld of a character that never became complete."""
+        return self._utf8.decode(b"", final=True)
+
+
+def _shown_bytes(tokenizer: Tokenizer, token: int) -> bytes:
+    is_silent = token == tokenizer.bos or token in tokenizer.end_tokens
+    return b"" if is_silent else tokenizer.token_bytes(token)
+
+
 def tail_of(tokenizer: Tokenizer, tokens: Sequence[int], count: int) -> tuple[bytes, int]:
     """At least the last ``count`` bytes of the text of ``tokens``, if there are so many, and the length of the last
     token's. Tokens that are no text count as empty.
@@ -80,8 +102,7 @@ def tail_of(tokenizer: Tokenizer, tokens: Sequence[int], count: int) -> tuple[by
     pieces: list[bytes] = []
     total = 0
     for token in reversed(tokens):
-        silent = token == tokenizer.bos or token in tokenizer.end_tokens
-        pieces.append(b"" if silent else tokenizer.token_bytes(token))
+        pieces.append(_shown_bytes(tokenizer, token))
         total += len(pieces[-1])
         if total >= count:
             break
