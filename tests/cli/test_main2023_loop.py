@@ -120,7 +120,7 @@ def test_the_text_goes_to_stdout_and_its_end_is_told_on_stderr(tokenizer: Tokeni
     assert scene.err.getvalue() == " [end of text]\n"
     assert scene.saved == [scene.prompt]
     assert scene.session.held == scene.prompt + scene.encode(" is blue")
-    assert scene.sampler.heard == scene.session.held + [EOS]
+    assert scene.sampler.heard == [*scene.session.held, EOS]
 
 
 def test_in_2023_the_space_before_the_prompt_was_shown(tokenizer: Tokenizer) -> None:
@@ -138,9 +138,9 @@ def test_a_prompt_may_come_in_pieces(tokenizer: Tokenizer) -> None:
 
 
 def test_a_prompt_that_leaves_no_room_is_refused(tokenizer: Tokenizer) -> None:
-    Scene(tokenizer, "the " * 3, context=8)
+    Scene(tokenizer, "the the", context=8)
     with pytest.raises(ContextOverflowError, match="expected at most 4"):
-        Scene(tokenizer, "the " * 5, context=8)
+        Scene(tokenizer, "the the the the", context=8)
 
 
 @pytest.mark.parametrize("is_2023", [False, True])
@@ -233,7 +233,7 @@ def test_a_reverse_prompt_is_found_inside_a_token_with_more_behind(tokenizer: To
 def test_a_full_count_gives_the_word_back_and_what_is_typed_does_not_count(tokenizer: Tokenizer) -> None:
     typed = "and\nbut\n"
     scene = Scene(tokenizer, says=" is blue sky light", typed=typed, interactive=True, n_predict=2)
-    assert scene.run() == "the sky is blue sky light"
+    assert scene.run() == "the sky is blue sky light\n\n"
     assert scene.sampler.says == []
 
 
