@@ -98,7 +98,7 @@ def measure_here(given: argparse.Namespace, drafting: bool, parallel: int) -> di
     from selfee.engines.local import LocalEngine
     from selfee.engines.runtime import load_runtime
     from selfee.llama.config import LlamaConfig
-    from selfee.llama.model import memory_needed
+    from selfee.llama.memory import memory_needed
     from selfee.weights.open import open_checkpoint
 
     with open_checkpoint(given.model) as checkpoint:

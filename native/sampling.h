@@ -32,6 +32,9 @@ public:
     // Forget everything; `history` are the tokens before the first draw.
     void begin(std::vector<int32_t> history);
 
+    // Tokens that somebody else wrote after those join the history; draws go on as if they had not been.
+    void read(const std::vector<int32_t>& tokens) { history_.insert(history_.end(), tokens.begin(), tokens.end()); }
+
     // The next token, which joins the history. std::domain_error if a logit is NaN or infinite, or every token is banned.
     int32_t sample(const float* logits, int64_t n);
 

@@ -338,6 +338,10 @@ void begin_sampling(Sampler& sampler, const Tokens& history) {
     sampler.begin({history.data(), history.data() + history.shape(0)});
 }
 
+void read_on(Sampler& sampler, const Tokens& tokens) {
+    sampler.read({tokens.data(), tokens.data() + tokens.shape(0)});
+}
+
 int32_t sample(Sampler& sampler, const Row& logits) {
     require(logits.shape(0) > 0, "no logits");
     try {
@@ -385,5 +389,6 @@ void bind_model(nb::module_& m) {
              "exempt_token"_a, "mirostat"_a, "mirostat_tau"_a, "mirostat_eta"_a, "bias_tokens"_a, "bias_values"_a,
              "steps"_a, "seed"_a)
         .def("begin", begin_sampling, "history"_a, "Forget everything; `history` are the tokens before the first draw.")
+        .def("read", read_on, "tokens"_a, "Tokens that somebody else wrote join the history.")
         .def("sample", sample, "logits"_a, "The next token, which joins the history.");
 }

@@ -124,6 +124,9 @@ class Sampler:
     def begin(self, history: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None:
         """Forget everything; `history` are the tokens before the first draw."""
 
+    def read(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None:
+        """Tokens that somebody else wrote join the history."""
+
     def sample(self, logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> int:
         """The next token, which joins the history."""
 

@@ -12,7 +12,7 @@ from tests.tiny import make_tiny
 from selfee.errors import BadFileError
 from selfee.eval.fitting import LADDER, SHAPES, Shape, fit_file, fit_shape, need_of, weights_of
 from selfee.llama.config import LlamaConfig
-from selfee.llama.model import memory_needed
+from selfee.llama.memory import memory_needed
 from selfee.weights.open import open_checkpoint
 from selfee.weights.quantization.recipes import FileType
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 
 import numpy as np
 
+from selfee.weights.ggml import Hyper, feed_forward_length
+from selfee.weights.ggml_writer import write_ggml
 from selfee.weights.gguf_writer import TensorData, write_gguf
+from selfee.weights.open import open_checkpoint
 from selfee.weights.quantization.quantizers import quantize
 from selfee.weights.quants import QuantType
 
@@ -64,4 +68,42 @@ def convert(source: Path, target: Path) -> Path:
         "tokenizer.ggml.model": "no_vocab",
     }
     write_gguf(target, keys, tensors)
+    return target
+
+
+def read_scores(path: Path, count: int) -> list[float]:
+    """The scores of a llama2.c tokenizer file."""
+    data, at, scores = path.read_bytes(), 4, []
+    for _ in range(count):
+        score, length = struct.unpack_from("<fi", data, at)
+        scores.append(score)
+        at += 8 + length
+    return scores
+
+
+def convert_to_ggml(source: Path, tokenizer: Path, target: Path) -> Path:
+    """Write the checkpoint with its vocabulary as a GGML v3 file, as those of June 2023 are.
+
+    GGML files know no keys and values that heads share, so each head gets a copy of its own: the same arithmetic.
+    """
+    data = source.read_bytes()
+    dim, hidden, layers, heads, kv_heads, vocabulary, _ = struct.unpack_from("<7i", data)
+    with open_checkpoint(convert(source, target.with_suffix(".gguf"))) as checkpoint:
+        tensors = []
+        for name, tensor in checkpoint.tensors.items():
+            values = checkpoint.read(name).view("<f4").reshape(tensor.shape)
+            if "attn_k." in name or "attn_v." in name:
+                shared = values.reshape(kv_heads, dim // heads, dim)
+                values = np.repeat(shared, heads // kv_heads, axis=0).reshape(dim, dim)
+            blocks = quantize(QuantType.F32, values.reshape(-1))
+            tensors.append(TensorData(name, values.shape, QuantType.F32, blocks))
+            if name == "token_embd.weight":
+                tensors.append(TensorData("output.weight", values.shape, QuantType.F32, blocks))
+    multiple = next(n for n in range(1, hidden + 1) if feed_forward_length(dim, n) == hidden)
+    pieces = [b" \xe2\x81\x87 ", b"", b""]
+    for piece in read_pieces(tokenizer, vocabulary)[3:]:
+        is_byte = re.fullmatch(rb"<0x([0-9A-F]{2})>", piece)
+        pieces.append(bytes([int(is_byte[1], 16)]) if is_byte else piece)
+    hyper = Hyper(vocabulary, dim, multiple, heads, layers, dim // heads, 0)
+    write_ggml(target, hyper, pieces, read_scores(tokenizer, vocabulary), tensors)
     return target

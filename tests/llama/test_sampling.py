@@ -303,3 +303,16 @@ def test_the_settings_are_those_of_a_request() -> None:
         key: value for key, value in params.items() if key != "seed"
     }
     assert tuple(STEPS) == tuple(SAMPLER_ORDER)
+
+
+@settings(max_examples=60)
+@given(configs, st.lists(st.integers(0, 3), max_size=9), st.integers(0, 2**32))
+def test_tokens_read_in_between_join_the_history_and_change_no_draw(
+    config: SamplerConfig, read: list[int], seed: int
+) -> None:
+    native, twin = Sampler(config, newline=2), ReferenceSampler(config, newline=2)
+    for step in range(3):
+        logits = logits_of(seed + step, 30, 3.0, False)
+        assert native.sample(logits) == twin.sample(logits)
+        native.read(read)
+        twin.read(read)

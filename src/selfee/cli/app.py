@@ -15,6 +15,7 @@ from selfee import __version__
 COMMANDS = {
     "ask": "Ask a question: the model answers, criticises its answer and revises it until it is content.",
     "chat": "Talk with a model that revises itself; conversations are kept.",
+    "main": "Run the command lines of llama.cpp's main of June 2023: every flag, and -i -ins to chat.",
     "models": "List, fetch and remove models.",
     "inspect": "Show what a model file is: architecture, tensors by type, bits per weight, memory needed, vocabulary.",
     "convert": "Turn a model from one form into another: GGUF, GGML or a Hugging Face folder, in any type.",
@@ -27,6 +28,9 @@ COMMANDS = {
     "doctor": "Say what this machine has, what fits, what is missing, and how to get it.",
 }
 """Name -> what it does. The file of a command has its name and holds its ``app``."""
+
+_FILES = {"main": "main2023.command"}
+"""Commands whose file has another name: ``selfee.cli.main`` is the function that starts them all."""
 
 EXAMPLES = """Examples:
 
@@ -50,7 +54,7 @@ class _Commands(MutableMapping[str, Any]):
         if name not in COMMANDS:
             raise KeyError(name)
         if name not in self._loaded:
-            command: Any = typer.main.get_command(importlib.import_module(f"selfee.cli.{name}").app)
+            command: Any = typer.main.get_command(importlib.import_module(f"selfee.cli.{_FILES.get(name, name)}").app)
             command.help = COMMANDS[name]
             self._loaded[name] = command
         return self._loaded[name]

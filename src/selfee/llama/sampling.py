@@ -78,6 +78,10 @@ class Sampler:
         """Start a request: forget earlier draws; ``tokens`` is the prompt, which the penalties look at."""
         self._native.begin(np.asarray(tokens, dtype=np.int32))
 
+    def read(self, tokens: Sequence[int]) -> None:
+        """Go on after these, which somebody else wrote: the penalties look at them, the draws are counted on."""
+        self._native.read(np.asarray(tokens, dtype=np.int32))
+
     def sample(self, logits: npt.NDArray[np.float32]) -> int:
         """Draw the token that follows, given raw logits [vocabulary], and remember it.
 

@@ -46,6 +46,9 @@ class ReferenceSampler:
         self._draws = 0
         self._mu = 2 * self.config.mirostat_tau
 
+    def read(self, tokens: Sequence[int]) -> None:
+        self._history += tokens
+
     def sample(self, logits: npt.NDArray[np.float32]) -> int:
         config = self.config
         candidates = {token: float(logit) + config.logit_bias.get(token, 0.0) for token, logit in enumerate(logits)}

@@ -45,24 +45,27 @@ class Tokenizer:
         self.add_bos = vocab.add_bos and vocab.bos is not None
         self.end_tokens = ends
 
-    def encode(self, text: str, *, add_bos: bool | None = None, parse_special: bool = False) -> list[int]:
+    def encode(
+        self, text: str, *, add_bos: bool | None = None, parse_special: bool = False, continues: bool = False
+    ) -> list[int]:
         """Token ids of a text.
 
         ``add_bos``: None puts the beginning-of-text token in front if the model wants one, True puts it there
         whatever the model wants (UsageError where the vocabulary has none), False never.
         ``parse_special``: False reads ``</s>`` as four characters; True is for markup that we wrote ourselves.
         User-defined tokens are found either way. An end token is never added: a text to be continued has no end.
+        ``continues``: the text follows another, so no space is put in front where the vocabulary would have one.
         """
-        return self.encode_parts(((text, parse_special),), add_bos=add_bos)
+        return self.encode_parts(((text, parse_special),), add_bos=add_bos, continues=continues)
 
-    def encode_parts(self, parts: Sequence[Part], *, add_bos: bool | None = None) -> list[int]:
+    def encode_parts(self, parts: Sequence[Part], *, add_bos: bool | None = None, continues: bool = False) -> list[int]:
         """Token ids of the parts' joined text, in which control tokens are found inside markup parts only.
 
         Where no content spells a control token, these are the ids of the whole text with ``parse_special``.
         """
         parts = [(_LONE_SURROGATE.sub("\ufffd", text), is_markup) for text, is_markup in parts]
         tokens = self._beginning(add_bos, any(text for text, _ in parts))
-        after_special = True
+        after_special = not continues
         for stretch in self._special.split(parts):
             if isinstance(stretch, int):
                 tokens.append(stretch)
