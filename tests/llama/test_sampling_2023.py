@@ -18,7 +18,8 @@ OFF: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
 
 
 def logits_of(*p: float) -> npt.NDArray[np.float32]:
-    return np.log(np.array(p)).astype(np.float32)
+    logits: npt.NDArray[np.float32] = np.log(np.array(p)).astype(np.float32)
+    return logits
 
 
 def drawn(config: SamplerConfig, logits: npt.NDArray[np.float32], count: int = 3000) -> Counter[int]:
@@ -55,7 +56,8 @@ def test_elsewhere_the_same_tokens_can_be_drawn(change: dict[str, Any]) -> None:
     kept: tuple[set[int], set[int]] = (set(), set())
     for seed in range(400):
         settings = SamplerConfig(**{**vars(config), "seed": seed})
-        for sampler, tokens in zip((Sampler2023(settings, 64), Sampler(settings)), kept, strict=True):
+        samplers: tuple[Any, ...] = (Sampler2023(settings, 64), Sampler(settings))
+        for sampler, tokens in zip(samplers, kept, strict=True):
             sampler.begin([1, 2, 2, 5, 7, 7, 7, 9])
             tokens.add(sampler.sample(logits))
     assert kept[0] == kept[1]

@@ -14,6 +14,7 @@ import typer
 
 from selfee.chain.budgets import Budgets
 from selfee.cli.ask import BUDGETS, MODEL_HELP, SAMPLING, ModeName, open_model, revision_policy
+from selfee.cli.model_file import CacheTypeName
 from selfee.cli.options import with_flags
 from selfee.cli.output import Color, Screen, screen_of
 from selfee.engines.base import SamplingParams
@@ -67,6 +68,9 @@ def chat(
     threads: Annotated[
         int | None, typer.Option("-t", "--threads", help="Threads to compute with.  [default: the cores]")
     ] = None,
+    cache_type: Annotated[
+        CacheTypeName, typer.Option(help="Type of the cached keys and values; q8_0 takes half the memory.")
+    ] = CacheTypeName.F16,
     api_key_file: Annotated[
         Path | None, typer.Option(help="File with the server's key; else SELFEE_API_KEY is used.")
     ] = None,
@@ -104,7 +108,9 @@ def chat(
                 settings.params = replace(params, temperature=known.temperature)
             if mode is ModeName.AUTO:
                 settings.mode, settings.prompts = ModeName(known.mode).value, prompts or known.prompts
-        return Opened(open_model(name, context, threads, None, True, api_key_file, timeout, stderr), name, settings)
+        return Opened(
+            open_model(name, context, threads, None, cache_type, True, api_key_file, timeout, stderr), name, settings
+        )
 
     talk = Talk(open_one(model), open_one, conversation, screen, shelf, path, keep, fold)
     try:

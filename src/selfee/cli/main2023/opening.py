@@ -13,7 +13,8 @@ from selfee.engines.memory import available_memory, has_room_to_pack, require_me
 from selfee.engines.runtime import TRAINED_ON_CHAINS
 from selfee.errors import UsageError
 from selfee.llama.config import LlamaConfig
-from selfee.llama.model import Model, memory_needed
+from selfee.llama.memory import memory_needed
+from selfee.llama.model import Model
 from selfee.llama.tokenizer import Tokenizer, load_tokenizer
 from selfee.weights.checkpoint import Checkpoint
 from selfee.weights.fetch.builtin import DEFAULT_MODEL

@@ -9,7 +9,7 @@ from selfee.cli.main2023.console import Console
 from selfee.cli.main2023.flags import MainOptions
 from selfee.cli.main2023.loop import MOST_TOKENS, Turns
 from selfee.cli.main2023.opening import Opened
-from selfee.llama.model import memory_needed
+from selfee.llama.memory import memory_needed
 from selfee.llama.tokenizer import Tokenizer
 
 
