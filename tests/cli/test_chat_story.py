@@ -274,6 +274,7 @@ def test_a_long_paste_with_wide_and_right_to_left_letters_is_one_question(tmp_pa
         person.type("\x1b[201~")
         person.type("\r")
         person.wait_for("not needed")
+        person.wait_for("›")
         person.type("\x04")
         assert person.child.wait(20) == 0
     (path,) = (tmp_path / "chats").glob("*.json")

@@ -150,7 +150,7 @@ def test_the_prompt_cache_gives_the_same_text_and_reads_less(shell: Shell) -> No
     assert "read 1 tokens" in runs[1].stderr
     before = (shell.folder / "a.cache").read_bytes()
     goes_on = shell.run("main", "-m", SEED, "-n", "3", "--prompt-cache", "a.cache", "--prompt-cache-ro")
-    assert goes_on.stdout.startswith(plain.stdout[:60])
+    assert goes_on.stdout.startswith(plain.stdout[:50])  # the last token drawn was not read
     assert (shell.folder / "a.cache").read_bytes() == before
     assert "no selfeeKV" in shell.run("main", *words, "--prompt-cache", SEED, check=2).stderr
 
