@@ -72,7 +72,7 @@ class Ours:
 
 @dataclass
 class Calibration:
-    """By place in a draft: how likely guesses were said to be (a sum), how often they were right, how many they were."""
+    """By place in a draft: how likely guesses were said to be (summed), how many were right, how many there were."""
 
     said: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
     right: Counter[int] = field(default_factory=Counter)

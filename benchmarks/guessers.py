@@ -33,11 +33,12 @@ SERVER: dict[str, dict[str, Any]] = {
 }
 """What the server is told. By default it looks for the last 12 tokens and guesses 48; 4 and 16 find more."""
 
+_SIMPLE = ["llama-speculative-simple", "--spec-type", "ngram-simple"]
+_SHORTER = ["--spec-ngram-simple-size-n", "4", "--spec-ngram-simple-size-m", "16"]
 PROGRAMS: dict[str, list[str]] = {
     "plain": ["llama-completion", "-no-cnv", "--no-display-prompt"],
-    "ngram-simple": ["llama-speculative-simple", "--spec-type", "ngram-simple"],
-    "ngram-simple 4, 16": ["llama-speculative-simple", "--spec-type", "ngram-simple"]
-    + ["--spec-ngram-simple-size-n", "4", "--spec-ngram-simple-size-m", "16"],
+    "ngram-simple": _SIMPLE,
+    "ngram-simple 4, 16": [*_SIMPLE, *_SHORTER],
     "ngram-mod": ["llama-speculative-simple", "--spec-type", "ngram-mod"],
     "lookup": ["llama-lookup", "--spec-draft-n-max", "16"],
 }
