@@ -53,7 +53,8 @@ class TokenChain:
     def originals(self) -> dict[int, list[int]]:
         """After how many tokens of ``text`` a section's own text begins, and what that revises, if anything."""
         found: dict[int, list[int]] = {}
-        at, answer = 0, []
+        at = 0
+        answer: list[int] = []
         for part in self.parts:
             found[at + len(part.tokens) - part.body] = answer if part.section is Section.REVISION else []
             if part.section.is_answer:

@@ -187,7 +187,7 @@ def _write(given: argparse.Namespace, drafting: bool) -> dict[str, Any]:
     own = load_runtime(given.model, context_length=CONTEXT, threads=given.threads, drafting=drafting)
     runtime, special = Recording(own), {own._tokenizer.bos} if own._tokenizer.add_bos else set()
     budgets = Budgets(QUICK_TOKENS, QUICK_TOKENS, QUICK_TOKENS) if given.quick else Budgets()
-    with LocalEngine(runtime) as engine:  # type: ignore[arg-type]  # it has what a runtime has by __getattr__
+    with LocalEngine(runtime) as engine:
         policy = RevisionPolicy(3, 3, stop_repeats=False)
         for question in QUESTIONS[: given.count]:
             run_chain(engine, question, policy, SamplingParams(temperature=0, seed=1), budgets=budgets)
