@@ -41,7 +41,7 @@ CONTEXT = 2048
 
 QUICK_TOKENS = 12
 CANCELLED = 5  # times a chain is cancelled
-SETTLED = 0.2  # seconds until one more request waits
+SETTLED = 0.05  # seconds until one more request waits
 
 Told = dict[str, Any]
 
@@ -95,7 +95,7 @@ def report(given: argparse.Namespace, drafting: bool, alone: list[Told], many: l
     print(
         f"{name}: {rates[1]:.0f} -> {rates[given.parallel]:.0f} tokens/s, x {ratio:.2f}; slowest chain {slowest:.2f} "
         f"of an even share; a cancelled one is gone after {times['cancel']:.1f} ms, the next writes after "
-        f"{times['next']:.1f} (a pass: {times['pass']:.1f}); peak {peak:.0f} MB, predicted {predicted:.0f}"
+        f"{times['next']:.1f} (longest pass: {times['pass']:.1f}); peak {peak:.0f} MB, predicted {predicted:.0f}"
     )
     figures = {f"{name} {parallel} at a time tokens/s": rate for parallel, rate in rates.items()}
     figures |= {f"{name} ratio": ratio, f"{name} slowest share": slowest}
@@ -132,7 +132,8 @@ def measure_here(given: argparse.Namespace, drafting: bool, parallel: int) -> To
     with LocalEngine(runtime, parallel=parallel) as engine:
         told = write_chains(engine, given.tokens, parallel, runtime.end_tokens)
         if parallel > 1:
-            told |= cancel_one(engine, parallel) | {"pass": runtime._company._seconds}
+            passes = _time_passes(runtime._company)
+            told |= cancel_one(engine, parallel, runtime.end_tokens) | {"pass": max(passes)}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return told | {"peak": peak, "predicted": predicted}
 
@@ -173,24 +174,24 @@ def write_chains(engine: Any, tokens: int, parallel: int, ends: Collection[int])
     return {"rate": len(questions) * sum(lengths) / elapsed, "slowest": min(shares) / statistics.mean(shares)}
 
 
-def cancel_one(engine: Any, parallel: int) -> Told:
+def cancel_one(engine: Any, parallel: int, ends: Collection[int]) -> Told:
     """All places are taken and one more request waits: seconds from asking a chain to stop until its place is free, and
     until the waiting one has its first token. The worst of a few."""
     return {
         name: max(values)
-        for name, values in _columns([_cancel_once(engine, parallel) for _ in range(CANCELLED)]).items()
+        for name, values in _columns([_cancel_once(engine, parallel, ends) for _ in range(CANCELLED)]).items()
     }
 
 
-def _cancel_once(engine: Any, parallel: int) -> Told:
+def _cancel_once(engine: Any, parallel: int, ends: Collection[int]) -> Told:
     from selfee.engines.base import Request, SamplingParams
 
-    params = SamplingParams(temperature=0, seed=1)
+    params = SamplingParams(temperature=0, seed=1, logit_bias=dict.fromkeys(ends, float("-inf")))
     stops, begun = [threading.Event() for _ in range(parallel)], threading.Barrier(parallel + 1)
     times: Told = {}
 
     def write(place: int) -> None:
-        stream, is_new = engine.stream(Request(f"{QUESTIONS[place]}\n", params, CONTEXT // 2)), True
+        stream, is_new = engine.stream(Request(f"{QUESTIONS[place]}\n", params)), True
         for _ in stream:
             if is_new:
                 begun.wait()
@@ -221,6 +222,21 @@ def _cancel_once(engine: Any, parallel: int) -> Told:
             one_more.join()
         thread.join()
     return times
+
+
+def _time_passes(company: Any) -> list[float]:
+    """A list that grows by the seconds of each pass from now on."""
+    forward, found = company._forward, []
+
+    def timed(todo: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return forward(todo)
+        finally:
+            found.append(time.perf_counter() - started)
+
+    company._forward = timed
+    return found
 
 
 def _columns(rows: Sequence[Told]) -> dict[str, list[float]]:
