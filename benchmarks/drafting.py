@@ -1,10 +1,11 @@
 """How many tokens a pass gives where a drafter guesses: released chains, replayed through the drafter alone.
 
-    python benchmarks/drafting.py --chains selfee_13b_enforce_3_revisions.jsonl --vocab ggml-vocab-llama-spm.gguf
+    python benchmarks/drafting.py --replay FOLDER --vocab ggml-vocab-llama-spm.gguf
 
 No model: every guess that the text confirms is accepted, as a model that wrote it would. "proposed": guesses verified a
 pass, which is what they cost. Plain look-up stands beside our drafter with a memory of its own for each chain, and with
-one that is kept over the file, as when questions are asked one after the other.
+one that is kept over the file, as when questions are asked one after the other. "place k": the k-th guess of a draft,
+how likely it and all before it were said to be right, and how often they were (``benchmarks/drafting_pictures.py``).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,12 +26,14 @@ from benchmarks.lookup import LookupDrafter
 from benchmarks.results import record
 
 from selfee.chain.types import Section
-from selfee.llama.drafting import CopyDrafter, DraftMemory
+from selfee.llama.drafting import NO_DRAFT, CopyDrafter, Draft, DraftMemory
 from selfee.llama.tokenizer import load_tokenizer
 from selfee.weights.open import open_checkpoint
 
+FILES = "selfee_13b_enforce_[13]_revisions.jsonl"
 LEAST = (0.2, 0.1, 0.05)  # chances below which nothing is proposed
 LIMITS = (32, 64)
+QUICK_CHAINS = 4
 
 
 class Guesser(Protocol):
@@ -58,22 +61,38 @@ class Ours:
         self._drafter.begin(prompt)
         self._least = least
         self.revise, self.wrote = self._drafter.revise, self._drafter.wrote
-        self.calibration = Calibration()
+        self.last: Draft = NO_DRAFT
 
     def propose(self, limit: int) -> Sequence[int]:
         tokens, chances = self._drafter.propose(limit)
         kept = sum(chance >= self._least for chance in chances)
-        self.chances = chances[:kept]
-        return tokens[:kept]
+        self.last = Draft(tokens[:kept], chances[:kept])
+        return self.last.tokens
 
 
 @dataclass
 class Calibration:
-    """By place in a draft: how likely guesses were said to be, how often they were right, how many there were."""
+    """By place in a draft: how likely guesses were said to be (summed), how many were right, how many there were."""
 
-    said: Counter[int] = field(default_factory=Counter)
+    said: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
     right: Counter[int] = field(default_factory=Counter)
     count: Counter[int] = field(default_factory=Counter)
+
+    def add(self, chances: Sequence[float], right: int) -> None:
+        """A draft of which so many tokens were right."""
+        for place, chance in enumerate(chances):
+            self.said[place] += chance
+            self.right[place] += place < right
+            self.count[place] += 1
+
+    def figures(self) -> dict[str, float]:
+        """Means by place, from 1."""
+        found: dict[str, float] = {}
+        for place, count in sorted(self.count.items()):
+            found[f"place {place + 1} said"] = self.said[place] / count
+            found[f"place {place + 1} right"] = self.right[place] / count
+            found[f"place {place + 1} guesses"] = count
+        return found
 
 
 @dataclass
@@ -87,7 +106,7 @@ class Tally:
     def line(self) -> dict[str, float]:
         """Tokens a pass by section and over all, guesses a pass over all and in revisions."""
         rates = {section.value: self.tokens[section] / max(1, self.passes[section]) for section in Section}
-        passes, revising = self.passes.total(), max(1, self.passes[Section.REVISION])
+        passes, revising = max(1, self.passes.total()), max(1, self.passes[Section.REVISION])
         return rates | {
             "chain": self.tokens.total() / passes,
             "proposed": self.proposed.total() / passes,
@@ -95,36 +114,27 @@ class Tally:
         }
 
 
-def replay(chain: TokenChain, drafter: Guesser, limit: int, tally: Tally, calibration: Calibration | None) -> None:
-    """Write a chain; a pass counts for the section of its first token."""
-    answer: list[int] = []
-    text = [token for part in chain.parts for token in part.tokens]
-    starts, at = {}, 0  # where a section's own text begins: what it revises
-    sections: list[Section] = []
-    for part in chain.parts:
-        starts[at + len(part.tokens) - part.body] = answer if part.section is Section.REVISION else []
-        sections += [part.section] * len(part.tokens)
-        if part.section.is_answer:
-            answer = part.text
-        at += len(part.tokens)
+def replay(
+    chain: TokenChain, drafter: Guesser, limit: int, tally: Tally, calibration: Calibration | None = None
+) -> None:
+    """Write a chain; a pass counts for the section of its first token, tokens for their own."""
+    text, originals = chain.text, chain.originals
+    sections = [part.section for part in chain.parts for _ in part.tokens]
     at = 0
     while at < len(text):
-        if at in starts:
-            drafter.revise(starts[at])
+        if at in originals:
+            drafter.revise(originals[at])
         guesses = drafter.propose(min(limit, len(text) - at - 1))
         right = 0
         while right < len(guesses) and guesses[right] == text[at + right]:
             right += 1
         if calibration is not None and isinstance(drafter, Ours):
-            for place, chance in enumerate(drafter.chances):
-                calibration.said[place] += chance  # type: ignore[assignment]
-                calibration.right[place] += place < right
-                calibration.count[place] += 1
+            calibration.add(drafter.last.chances, right)
         tally.passes[sections[at]] += 1
         tally.proposed[sections[at]] += len(guesses)
         for place in range(at, at + right + 1):
-            if place in starts and place > at:
-                drafter.revise(starts[place])
+            if place in originals and place > at:
+                drafter.revise(originals[place])
             drafter.wrote(text[place : place + 1])
             tally.tokens[sections[place]] += 1
         at += right + 1
@@ -132,21 +142,22 @@ def replay(chain: TokenChain, drafter: Guesser, limit: int, tally: Tally, calibr
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument(
-        "--chains", type=Path, action="append", help="answer files; default: SELFEE_BENCH_CHAINS/*.jsonl"
-    )
+    parser.add_argument("--replay", type=Path, help="folder of released answers; default: SELFEE_BENCH_CHAINS")
     parser.add_argument("--vocab", type=Path, required=True, help="any model file with the vocabulary")
+    parser.add_argument("--quick", action="store_true", help=f"the first {QUICK_CHAINS} chains of each file")
     parser.add_argument("--no-record", action="store_true", help="print only")
     given = parser.parse_args()
-    folder = os.environ.get("SELFEE_BENCH_CHAINS")
-    files = given.chains or (sorted(Path(folder).glob("selfee*.jsonl")) if folder else [])
+    folder = given.replay or os.environ.get("SELFEE_BENCH_CHAINS")
+    if not folder:
+        parser.error("--replay FOLDER or SELFEE_BENCH_CHAINS is needed")
+    files = sorted(Path(folder).glob(FILES))
     if not files:
-        parser.error("--chains FILE or SELFEE_BENCH_CHAINS is needed")
+        parser.error(f"{folder}: holds no {FILES}; expected the released answers of SelFee-13B")
     with open_checkpoint(given.vocab) as checkpoint:
         tokenizer = load_tokenizer(checkpoint.vocab)
     figures: dict[str, float] = {}
     for path in files:
-        chains = read_chains(path, lambda text: tokenizer.encode(text, add_bos=False), tokenizer.encode("")[:1])
+        chains = read_chains(path, tokenizer)[: QUICK_CHAINS if given.quick else None]
         print(f"{path.stem}: {len(chains)} chains, {sum(chain.count for chain in chains)} tokens")
         figures |= measure(path.stem, chains)
     if not given.no_record:
@@ -159,14 +170,14 @@ def measure(name: str, chains: Sequence[TokenChain]) -> dict[str, float]:
 
     def report(label: str, tally: Tally) -> None:
         line = tally.line()
-        print(f"  {label:28}" + "  ".join(f"{key} {value:5.2f}" for key, value in line.items()), flush=True)
+        print(f"  {label:20}" + "  ".join(f"{key} {value:5.2f}" for key, value in line.items()), flush=True)
         figures.update({f"{name} {label} {key}": value for key, value in line.items()})
 
     tally = Tally()
     for chain in chains:
         plain = Plain()
         plain.wrote(chain.prompt)
-        replay(chain, plain, 32, tally, None)
+        replay(chain, plain, 32, tally)
     report("look-up", tally)
     for kept in (False, True):
         for limit in LIMITS:
@@ -176,11 +187,7 @@ def measure(name: str, chains: Sequence[TokenChain]) -> dict[str, float]:
                     ours = Ours(chain.prompt, memory if kept else DraftMemory(), least)
                     replay(chain, ours, limit, tally, calibration)
                 report(f"{'memory' if kept else 'fresh'} >={least} <={limit}", tally)
-                if kept and limit == max(LIMITS) and least == min(LEAST):
-                    for place in (0, 1, 2, 4, 8, 16, 32, 63):
-                        if count := calibration.count[place]:
-                            figures[f"{name} place {place} said"] = calibration.said[place] / count
-                            figures[f"{name} place {place} right"] = calibration.right[place] / count
+    figures |= {f"{name} {key}": value for key, value in calibration.figures().items()}  # of the longest drafts
     return figures
 
 

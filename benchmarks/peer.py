@@ -30,6 +30,8 @@ def main() -> None:
     if name := asked.get("speculative"):  # one of llama.cpp's own ways to guess tokens without a second model
         kinds = xllamacpp.common_speculative_type
         params.speculative.types = [getattr(kinds, f"COMMON_SPECULATIVE_TYPE_{name.upper()}")]
+        if sizes := asked.get("ngram"):  # tokens looked for, tokens guessed
+            params.speculative.ngram_simple.size_n, params.speculative.ngram_simple.size_m = sizes
     server = xllamacpp.Server(params)
     replies = [reply(server, request, asked.get("keeps", False)) for request in asked["requests"]]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

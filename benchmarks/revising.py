@@ -1,20 +1,19 @@
 """What a chain with enforced revisions costs: drafting on and off, llama.cpp plain and with its own guesses.
 
-    python benchmarks/revising.py --model FILE                            # a chain that the model writes itself, greedy
-    python benchmarks/revising.py --model FILE --forced CHAINS [--vocab V] # released chains, whatever the model is
+    python benchmarks/revising.py --model FILE                            # chains that the model writes itself, greedy
+    python benchmarks/revising.py --model FILE --forced FILE [--vocab V]  # released chains, whatever the model is
 
 Written: the model makes chains with three enforced revisions; every request of them is given to the peers, too, which
-write as many tokens after the same prompts. Forced: the text of released chains goes through the engine token by
-token, as if the model had written it (a sampler knows what comes next); the time of a pass does not depend on what is
-written, so that chains of a trained model can be timed on any model. Peers cannot be forced: their plain time is that
-of as many tokens one after the other. Medians of interleaved rounds.
+write as many tokens after the same prompts (``guessers.py``). Forced: the text of released chains goes through the
+engine as if the model had written it (a sampler that knows what comes next); the time of a pass does not depend on what
+is written, so that chains of a trained model can be timed on a model of any size. Peers cannot be forced: their plain
+time is that of as many tokens one after the other, in the middle of a chain. Medians of interleaved rounds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -27,48 +26,54 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.chains import TokenChain, read_chains
-from benchmarks.engines import Case, engines
+from benchmarks.engines import Case, Engine, engines
+from benchmarks.guessers import rivals
 from benchmarks.results import record
 
-ROOT = Path(__file__).resolve().parents[1]
 QUESTIONS = ("Explain why the sky is blue.", "Give three tips for staying healthy.", "Why do cats purr?")
-GUESSERS = ("ngram_simple", "ngram_map_k", "ngram_cache")
 CONTEXT = 4096
+QUICK_TOKENS = 24  # of a section, and of a forced chain
+
+Side = tuple[str, Callable[[], dict[str, Any]]]
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--forced", type=Path, help="an answer file with released chains")
     parser.add_argument("--vocab", type=Path, help="a model file with the vocabulary of the chains; default: the model")
-    parser.add_argument("--count", type=int, default=4, help="chains (default 4)")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--count", type=int, help="chains (default: 3)")
+    parser.add_argument("--rounds", type=int, help="default: 3")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help=f"one chain, one round, {QUICK_TOKENS} tokens a section")
     parser.add_argument("--alone", action="store_true", help="no peers")
-    parser.add_argument("--no-record", action="store_true")
+    parser.add_argument("--no-record", action="store_true", help="print only")
     parser.add_argument("--here", help=argparse.SUPPRESS)  # what a process of its own measures
     given = parser.parse_args()
+    given.count = given.count or (1 if given.quick else len(QUESTIONS))
+    given.rounds = given.rounds or (1 if given.quick else 3)
+    if not given.forced and given.count > len(QUESTIONS):
+        parser.error(f"--count {given.count}: there are {len(QUESTIONS)} questions; expected at most as many")
+    return given
+
+
+def main() -> None:
+    given = arguments()
     if given.here:
         json.dump(measure_here(given, given.here == "on"), sys.stdout)
         return
     runs: dict[str, list[float]] = {}
     told: dict[str, dict[str, Any]] = {}
+    own: list[Side] = [(f"drafting {side}", partial(_own, given, side)) for side in ("on", "off")]
     for number in range(given.rounds):
-        sides: list[tuple[str, Callable[[], dict[str, Any]]]] = [
-            ("drafting on", lambda: _own(given, "on")),
-            ("drafting off", lambda: _own(given, "off")),
-        ]
+        sides = list(own)
         if not given.alone and told:
             sides += _peers(given, told["drafting off"])
-        for name, run in sides if number % 2 == 0 else list(reversed(sides)):
-            print(f"  {given.model.stem} round {number + 1}/{given.rounds} {name}", file=sys.stderr, flush=True)
-            told[name] = run()
-            runs.setdefault(name, []).append(told[name]["seconds"])
+        for side in sides if number % 2 == 0 else list(reversed(sides)):
+            _take(given, number, side, runs, told)
         if number == 0 and not given.alone:  # peers need what was written first
-            for name, run in _peers(given, told["drafting off"]):
-                print(f"  {given.model.stem} round 1/{given.rounds} {name}", file=sys.stderr, flush=True)
-                told[name] = run()
-                runs.setdefault(name, []).append(told[name]["seconds"])
+            for side in _peers(given, told["drafting off"]):
+                _take(given, number, side, runs, told)
     figures = report(given, {name: statistics.median(times) for name, times in runs.items()}, told)
     if not given.no_record:
         from selfee.weights.quantize import isa
@@ -76,21 +81,37 @@ def main() -> None:
         record("revising forced" if given.forced else "revising", figures, isa=isa())
 
 
+def _take(
+    given: argparse.Namespace, number: int, side: Side, runs: dict[str, list[float]], told: dict[str, dict[str, Any]]
+) -> None:
+    name, run = side
+    print(f"  {given.model.stem} round {number + 1}/{given.rounds} {name}", file=sys.stderr, flush=True)
+    before, told[name] = told.get(name), run()
+    if before is not None and before.get("written") != told[name].get("written"):
+        sys.exit(f"{name}: wrote another text than in the round before; expected the same, because sampling is greedy")
+    runs.setdefault(name, []).append(told[name]["seconds"])
+
+
 def report(given: argparse.Namespace, seconds: dict[str, float], told: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Print a line for each; the figures by name."""
+    """Print a line for each; the figures by name. Ends the benchmark where drafting changed the text."""
     own, plain = told["drafting on"], told["drafting off"]
-    assert own["written"] == plain["written"], "drafting changed the text"
-    count = own["tokens"]
-    print(f"{given.model.stem}: {count} tokens, {own['tokens'] / own['passes']:.2f} a pass, text equal on and off")
-    figures = {f"{given.model.stem} tokens a pass": own["tokens"] / own["passes"]}
-    fastest = seconds["drafting on"]
+    if own["written"] != plain["written"]:
+        sys.exit(f"{given.model}: drafting changed the text; expected the same tokens with drafting on and off")
+    model, count, fastest = given.model.stem, own["tokens"], seconds["drafting on"]
+    rate, verified = count / own["passes"], own["verified"] / own["passes"]
+    print(f"{model}: {count} tokens, {rate:.2f} a pass, {verified:.1f} guesses a pass; the same text on and off")
+    figures = {f"{model} tokens": count, f"{model} tokens a pass": rate, f"{model} guesses a pass": verified}
     for name, value in seconds.items():
-        same = told[name].get("same")
-        note = "" if same is None else f"   {same:.0%} of its tokens are ours"
-        rate = f"{count / value:7.1f} tokens/s"
-        print(f"  {name:24} {value:8.2f} s {rate}   x {value / fastest:.2f}{note}", flush=True)
-        figures[f"{given.model.stem} {name} s"] = value
-        figures[f"{given.model.stem} {name} / drafting on"] = value / fastest
+        notes = [f"{count / value:7.1f} tokens/s", f"x {value / fastest:.2f}"]
+        if "same" in told[name]:
+            notes.append(f"{told[name]['same']:.0%} of the text is ours")
+            figures[f"{model} {name} same"] = told[name]["same"]
+        if told[name].get("verified") and told[name] is not own:
+            notes.append(f"{told[name]['accepted']} of {told[name]['verified']} guesses right")
+            figures[f"{model} {name} accepted"] = told[name]["accepted"]
+        print(f"  {name:32} {value:8.2f} s " + "   ".join(notes), flush=True)
+        figures[f"{model} {name} s"] = value
+        figures[f"{model} {name} / drafting on"] = value / fastest
     return figures
 
 
@@ -98,59 +119,26 @@ def _own(given: argparse.Namespace, drafting: str) -> dict[str, Any]:
     flags = ["--model", given.model, "--count", given.count, "--threads", given.threads, "--here", drafting]
     if given.forced:
         flags += ["--forced", given.forced, *(["--vocab", given.vocab] if given.vocab else [])]
-    return _run([sys.executable, __file__, *map(str, flags)])
-
-
-def _peers(given: argparse.Namespace, told: dict[str, Any]) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
-    if given.forced:
-        return [(f"{engine.name} plain", partial(_plain, engine, given, told)) for engine in engines()[1:]]
-    python = os.environ.get("SELFEE_PEER_PYTHON", sys.executable)
-    if subprocess.run([python, "-c", "import xllamacpp"], capture_output=True, check=False).returncode:
-        return []
-    names: list[str | None] = [None, *GUESSERS]
-    return [(f"xllamacpp {name or 'plain'}", partial(_peer, python, given, told, name)) for name in names]
-
-
-def _plain(engine: Any, given: argparse.Namespace, told: dict[str, Any]) -> dict[str, Any]:
-    """As many tokens as the chains have, one after the other, at about their middle, and their prompts."""
-    depth = told["depth"]
-    one = engine.time(given.model, given.threads, [Case(1, depth)])[Case(1, depth)]
-    return {"seconds": told["tokens"] * one}
-
-
-def _peer(python: str, given: argparse.Namespace, told: dict[str, Any], guesser: str | None) -> dict[str, Any]:
-    """The requests of our chains, on llama.cpp; its time for prompts and tokens as its server tells it."""
-    requests = [{"prompt": ask["prompt"], "max_tokens": len(ask["written"])} for ask in told["requests"]]
-    asked = {"model": str(given.model), "threads": given.threads, "context": CONTEXT, "keeps": True}
-    asked |= {"requests": [{"prompt": [259, 260], "max_tokens": 4}, *requests], "speculative": guesser}
-    done = subprocess.run(
-        [python, str(ROOT / "benchmarks" / "peer.py")],
-        input=json.dumps(asked),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        sys.exit(f"peer.py: ended with {done.returncode}; expected replies\n{done.stderr[-2000:]}")
-    replies = json.loads(done.stdout[done.stdout.index('{"replies"') :])["replies"][1:]
-    spent = [reply["timings"] for reply in replies]
-    pairs = zip(told["requests"], replies, strict=True)
-    same = statistics.mean(_shared(ask["text"], reply["text"]) for ask, reply in pairs)
-    return {"seconds": sum(time["prompt_ms"] + time["predicted_ms"] for time in spent) / 1000, "same": same}
-
-
-def _shared(ours: str, theirs: str) -> float:
-    """The part of our text that theirs begins with."""
-    length = next((n for n, pair in enumerate(zip(ours, theirs)) if pair[0] != pair[1]), min(len(ours), len(theirs)))
-    return length / max(1, len(ours))
-
-
-def _run(command: Sequence[str]) -> dict[str, Any]:
+    flags += ["--quick"] if given.quick else []
+    command = [sys.executable, __file__, *map(str, flags)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"{' '.join(command)}: ended with {done.returncode}\n{done.stderr[-2000:]}")
+        sys.exit(f"{' '.join(command)}: ended with {done.returncode}; expected figures\n{done.stderr[-2000:]}")
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
+
+
+def _peers(given: argparse.Namespace, told: dict[str, Any]) -> list[Side]:
+    if given.forced:
+        return [(f"{engine.name} plain", partial(_plain, engine, given, told)) for engine in engines()[1:]]
+    found = rivals(given.model, given.threads, CONTEXT)
+    return [(rival.name, partial(rival.run, told["requests"])) for rival in found]
+
+
+def _plain(engine: Engine, given: argparse.Namespace, told: dict[str, Any]) -> dict[str, Any]:
+    """As many tokens as the chains have, one after the other, at about their middle; prompts cost nothing."""
+    case = Case(1, told["depth"])
+    return {"seconds": told["tokens"] * engine.time(given.model, given.threads, [case])[case]}
 
 
 # In a process of its own.
@@ -172,7 +160,7 @@ class Recording:
         return getattr(self._runtime, name)
 
     def generate(self, session: Any, tokens: Sequence[int], *rest: Any) -> Generator[Any, None, None]:
-        request: dict[str, Any] = {"prompt": list(tokens), "written": [], "seconds": 0.0, "passes": 0}
+        request: dict[str, Any] = {"prompt": list(tokens), "written": [], "seconds": 0.0, "passes": 0, "verified": 0}
         self.requests.append(request)
         steps = self._runtime.generate(session, tokens, *rest)
         try:
@@ -183,30 +171,40 @@ class Recording:
                 if step is None:
                     return
                 request["written"].append(step.token)
-                request["passes"] += not step.drafted
+                request["passes"] += not step.drafted  # the last token of a pass is none that was guessed
+                request["verified"] += step.verified
                 yield step
         finally:
             steps.close()
 
 
 def _write(given: argparse.Namespace, drafting: bool) -> dict[str, Any]:
-    from selfee.chain import RevisionPolicy, run_chain
+    from selfee.chain import Budgets, RevisionPolicy, run_chain
     from selfee.engines.base import SamplingParams
     from selfee.engines.local import LocalEngine
     from selfee.engines.runtime import load_runtime
 
-    runtime = Recording(load_runtime(given.model, context_length=CONTEXT, threads=given.threads, drafting=drafting))
+    own = load_runtime(given.model, context_length=CONTEXT, threads=given.threads, drafting=drafting)
+    runtime, special = Recording(own), {own._tokenizer.bos} if own._tokenizer.add_bos else set()
+    budgets = Budgets(QUICK_TOKENS, QUICK_TOKENS, QUICK_TOKENS) if given.quick else Budgets()
     with LocalEngine(runtime) as engine:
         policy = RevisionPolicy(3, 3, stop_repeats=False)
         for question in QUESTIONS[: given.count]:
-            run_chain(engine, question, policy, SamplingParams(temperature=0, seed=1))
-        requests = runtime.requests
-        for request in requests:
-            request["text"] = "".join(engine._runtime.piece(token) for token in request["written"])
-    written = [request["written"] for request in requests]
-    tokens, passes = sum(map(len, written)), sum(request["passes"] for request in requests)
-    seconds = sum(request["seconds"] for request in requests)
-    return {"seconds": seconds, "tokens": tokens, "passes": passes, "written": written, "requests": requests}
+            run_chain(engine, question, policy, SamplingParams(temperature=0, seed=1), budgets=budgets)
+    requests = [request for request in runtime.requests if request["written"]]
+    for request in requests:
+        decoder = own.decoder()
+        request["text"] = "".join(map(decoder.feed, request["written"])) + decoder.finish()
+        # As programs read it: they put the first token there themselves.
+        request["prompt_text"] = "".join(map(own.piece, request["prompt"][request["prompt"][0] in special :]))
+    return {
+        "seconds": sum(request["seconds"] for request in requests),
+        "passes": max(1, sum(request["passes"] for request in requests)),
+        "verified": sum(request["verified"] for request in requests),
+        "tokens": sum(len(request["written"]) for request in requests),
+        "written": [request["written"] for request in requests],
+        "requests": requests,
+    }
 
 
 class Knowing:
@@ -225,53 +223,49 @@ class Knowing:
 
 def _force(given: argparse.Namespace, drafting: bool) -> dict[str, Any]:
     from selfee.llama.company import Company
-    from selfee.llama.drafting import CopyDrafter, DraftMemory
-    from selfee.llama.generate import generate
+    from selfee.llama.drafting import DraftMemory
     from selfee.llama.model import Model
     from selfee.llama.tokenizer import load_tokenizer
     from selfee.weights.open import open_checkpoint
 
     with open_checkpoint(given.vocab or given.model) as checkpoint:
-        tokenizer = load_tokenizer(checkpoint.vocab)
-    chains = read_chains(given.forced, lambda text: tokenizer.encode(text, add_bos=False), tokenizer.encode("")[:1])
+        chains = read_chains(given.forced, load_tokenizer(checkpoint.vocab))
     chains = chains[:: max(1, len(chains) // given.count)][: given.count]
-    seconds, passes, tokens, depths = 0.0, 0, 0, []
+    told = {"seconds": 0.0, "passes": 0, "verified": 0, "tokens": 0}
+    depths, memory = [], DraftMemory() if drafting else None
     with Model.load(given.model, context_length=CONTEXT, threads=given.threads, packed=True) as model:
-        company, memory = Company(model), DraftMemory()
+        highest = max(max(*chain.prompt, *chain.text) for chain in chains)
+        if highest >= model.config.vocabulary:
+            sys.exit(
+                f"{given.model}: has {model.config.vocabulary} tokens; the chains have token {highest}; expected a "
+                "model with at least as many; choose another --vocab, or leave it out to encode with the model's own"
+            )
+        company = Company(model)
         for chain in chains:
-            session, sections = model.new_session(), _originals(chain)
-            text = [token for part in chain.parts for token in part.tokens]
-            drafter = CopyDrafter(memory) if drafting else None
-            session.forward(chain.prompt)  # prompts cost the same on both sides
-            with company.join(session) as member:
-                steps = generate(session, chain.prompt, Knowing(text), drafter, len(text), member)
-                started = time.perf_counter()
-                for place, step in enumerate(steps, start=1):
-                    passes += not step.drafted
-                    if drafter is not None and place in sections:
-                        drafter.revise(sections[place])
-                seconds += time.perf_counter() - started
-            tokens += len(text)
+            text = chain.text[: QUICK_TOKENS if given.quick else CONTEXT - len(chain.prompt)]
+            for name, value in _force_one(model, company, memory, chain, text).items():
+                told[name] += value
             depths.append(len(chain.prompt) + len(text) // 2)
-    return {
-        "seconds": seconds,
-        "passes": passes,
-        "tokens": tokens,
-        "written": tokens,
-        "depth": sum(depths) // len(depths),
-    }
+    return told | {"written": told["tokens"], "depth": sum(depths) // len(depths)}
 
 
-def _originals(chain: TokenChain) -> dict[int, list[int]]:
-    """After how many tokens a section's own text begins, and what it revises."""
-    found: dict[int, list[int]] = {}
-    at, answer = 0, list[int]()
-    for part in chain.parts:
-        found[at + len(part.tokens) - part.body] = list(answer) if part.section.value == "revision" else []
-        if part.section.is_answer:
-            answer = part.text
-        at += len(part.tokens)
-    return found
+def _force_one(model: Any, company: Any, memory: Any, chain: TokenChain, text: Sequence[int]) -> dict[str, float]:
+    """A chain's text, after its prompt: that costs the same with drafting and without."""
+    from selfee.llama.drafting import CopyDrafter
+    from selfee.llama.generate import generate
+
+    session, originals, passes, verified = model.new_session(), chain.originals, 0, 0
+    drafter = None if memory is None else CopyDrafter(memory)
+    session.forward(chain.prompt)
+    with company.join(session) as member:
+        steps = generate(session, chain.prompt, Knowing(text), drafter, len(text), member)
+        started = time.perf_counter()
+        for place, step in enumerate(steps, start=1):
+            passes, verified = passes + (not step.drafted), verified + step.verified
+            if drafter is not None and place in originals:
+                drafter.revise(originals[place])
+        seconds = time.perf_counter() - started
+    return {"seconds": seconds, "passes": passes, "verified": verified, "tokens": len(text)}
 
 
 if __name__ == "__main__":
