@@ -18,6 +18,7 @@ from selfee.llama.company import Company, Member
 from selfee.llama.drafting import NO_DRAFT, CopyDrafter, DraftMemory
 from selfee.llama.generate import generate
 from selfee.llama.model import Model, Session
+from selfee.llama.pace import Pace
 from selfee.llama.sampling import Sampler, SamplerConfig
 from selfee.weights.quants import QuantType
 
@@ -250,7 +251,7 @@ def test_a_pause_is_quiet(model: Model, monkeypatch: pytest.MonkeyPatch) -> None
             with company.pause():
                 if computing.is_set():
                     overlapped.append("computing")
-            time.sleep(0)
+            time.sleep(0.001)
 
     def writing() -> int:
         try:
@@ -295,3 +296,210 @@ def test_a_member_asks_for_one_thing_at_a_time(model: Model) -> None:
         rows = member.evaluate([1, 2, 3], NO_DRAFT)
         assert rows.shape[0] == 1
         assert session.length == 3
+
+
+def test_a_pause_that_begins_while_a_pass_is_gathered_is_quiet_too(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    company, computing, overlapped = Company(model), [0], []
+    whole, done = Company._forward, threading.Event()
+
+    def forward(self: Company, todo: Any) -> Any:
+        computing[0] += 1
+        try:
+            if computing[0] > 1:
+                overlapped.append("two passes")
+            time.sleep(_PASS)
+            return whole(self, todo)
+        finally:
+            computing[0] -= 1
+
+    monkeypatch.setattr(Company, "_forward", forward)
+
+    def pausing() -> None:
+        while not done.is_set():
+            with company.pause():
+                for _ in range(3):
+                    if computing[0]:
+                        overlapped.append("a pass within a pause")
+                    time.sleep(_PASS / 2)
+            time.sleep(_PASS)
+
+    def writing(seed: int) -> list[tuple[int, bytes]]:
+        session = model.new_session()
+        with company.join(session) as member:
+            steps = generate(session, [1, seed], Sampler(SamplerConfig(temperature=1.0, seed=seed)), None, 40, member)
+            text = []
+            for step in steps:
+                text.append((step.id, step.logits.tobytes()))
+                time.sleep(_PASS / 4 * seed)  # so that the others gather
+        return text
+
+    def all_writing() -> list[Any]:
+        try:
+            return together(*(lambda seed=seed: writing(seed) for seed in range(3)))
+        finally:
+            done.set()
+
+    _, texts = together(pausing, all_writing)
+    assert texts == [write(model, None, [1, seed], 40, seed) for seed in range(3)]
+    assert not overlapped
+
+
+def test_a_pause_gets_its_turn_however_busy_the_company_is(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = count_passes(model, monkeypatch)
+    company, waited, ready = Company(model), [], threading.Event()
+
+    def pausing() -> None:
+        ready.wait(PATIENCE)
+        for _ in range(10):
+            before = len(passes)
+            with company.pause():
+                waited.append(len(passes) - before)
+            time.sleep(_PASS)
+
+    def writing() -> int:
+        ready.set()
+        return len(write(model, company, [1], 200, 1))
+
+    assert together(pausing, writing) == [None, 200]
+    assert max(waited) <= 2, "the pass under way, and one that began before the pause was asked for"
+
+
+class Watched(Pace):
+    """A pace that sees whether several threads use it at the same time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.overlaps = 0, 0
+
+    def _look(self) -> None:
+        self.inside += 1
+        time.sleep(0.0005)
+        self.overlaps += self.inside > 1
+        self.inside -= 1
+
+    def observe(self, *given: Any) -> None:
+        self._look()
+        super().observe(*given)
+
+    def choose(self, *given: Any) -> list[int]:
+        self._look()
+        return super().choose(*given)
+
+
+def test_what_passes_cost_is_told_and_asked_by_one_at_a_time(model: Model) -> None:
+    """Else a table would change while another thread walks through it, and a text would end with an error."""
+    pace = Watched()
+    company = Company(model, pace)
+    results = together(*(lambda seed=seed: len(write(model, company, [1, seed], 30, seed)) for seed in range(4)))
+    assert results == [30] * 4
+    assert pace.overlaps == 0
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("size", [1, 100])
+def test_an_interrupted_pass_is_not_counted_twice(
+    model: Model, monkeypatch: pytest.MonkeyPatch, moment: str, size: int
+) -> None:
+    """A signal is heard when the native pass is over: the sessions have grown, and nobody has got the logits."""
+    count_passes(model, monkeypatch)
+    many, left, hit = Model.forward_many, [4], []
+
+    def forward_many(self: Model, parts: Any) -> Any:
+        left[0] -= 1
+        if left[0] == 0 and moment == "before":
+            raise KeyboardInterrupt
+        rows = many(self, parts)
+        if left[0] == 0:
+            hit.append(len(parts))
+            raise KeyboardInterrupt
+        return rows
+
+    monkeypatch.setattr(Model, "forward_many", forward_many)
+    company = Company(model)
+    works = [lambda seed=seed: write(model, company, [1 + seed] * size, 30, seed) for seed in range(4)]
+    results = together(*works)
+    interrupted = [seed for seed, result in enumerate(results) if isinstance(result, KeyboardInterrupt)]
+    assert len(interrupted) == 1
+    assert moment == "before" or hit[0] > 1
+    for seed in set(range(4)) - set(interrupted):
+        assert results[seed] == write(model, None, [1 + seed] * size, 30, seed)
+
+
+def test_a_text_may_be_thrown_away_wherever_its_thread_stands(model: Model) -> None:
+    """Python collects a forgotten stream at any moment, also while this very thread arranges a pass."""
+    company, session = Company(model), model.new_session()
+
+    def work() -> str:
+        with company.join(session) as member:
+            steps = generate(session, [1, 2], Sampler(SamplerConfig(seed=1)), None, 100, member)
+            next(steps)
+            with company._lock:
+                with company.join(model.new_session()):
+                    pass
+                steps.close()
+        return "done"
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive(), "deadlock"
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    latest = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < latest, "it never came to pass"
+        time.sleep(0.0005)
+
+
+@pytest.mark.parametrize("interrupts", [1, 2])
+def test_who_is_interrupted_while_others_read_its_prompt_is_let_go_and_harms_nobody(
+    model: Model, monkeypatch: pytest.MonkeyPatch, interrupts: int
+) -> None:
+    """The second interrupt comes while the first waits for the pass under way."""
+    count_passes(model, monkeypatch)
+    company, session, left = Company(model), model.new_session(), [interrupts]
+
+    class Interrupted(threading.Condition):
+        def wait(self, timeout: float | None = None) -> bool:
+            woken = super().wait(0.001)
+            if left[0] and any(work.session is session and work.taken for work in company._waiting):
+                left[0] -= 1
+                raise KeyboardInterrupt
+            return woken
+
+    def waits(own: Session) -> bool:
+        return any(work.session is own for work in company._waiting)
+
+    single = Session.forward
+
+    def forward(self: Session, *given: Any, **named: Any) -> Any:
+        until(lambda: waits(session) or left[0] == 0)  # the one who leads, in its first pass
+        return single(self, *given, **named)
+
+    monkeypatch.setattr(Session, "forward", forward)
+
+    def leading() -> list[tuple[int, bytes]]:
+        return write(model, company, [2] * 484, 3, 2)  # whose last piece leaves room for others
+
+    def interrupted() -> int:
+        until(lambda: bool(company._waiting))
+        with company.join(session) as member:
+            member._asleep = Interrupted(company._lock)
+            with pytest.raises(KeyboardInterrupt):
+                member.evaluate([3] * 500, NO_DRAFT)
+            assert not waits(session)
+            return session.length
+
+    def following(seed: int) -> list[tuple[int, bytes]]:
+        until(lambda: waits(session))
+        return write(model, company, [1, seed], 60, seed)
+
+    first, length, *others = together(leading, interrupted, lambda: following(0), lambda: following(1))
+    assert isinstance(length, int), length
+    assert length < 200, "it was not read to its end"
+    assert first == write(model, None, [2] * 484, 3, 2)
+    assert others == [write(model, None, [1, seed], 60, seed) for seed in range(2)]
+    assert not company._waiting

@@ -3,12 +3,20 @@
 Whoever writes a text stays in a thread of its own, and needs to know nothing of the others: what its ``evaluate`` asks
 for is gathered with what the others ask for, one of the waiting threads takes all of it through the model, and each
 gets its rows. A text's logits have the same bits alone and in company (``Model.forward_many``), so it is the same text.
+
+Nobody sleeps for ever, because each of these holds. Whoever waits may go on once its own work is done, or once nothing
+is under way (no pass, no gathering, no pause, none wanted) and it is the first of those who wait. Its work is done by a
+pass, which then wakes it. Every other step after which something may have become possible ends with ``_wake_next``: a
+pass, a pause, and whoever stops waiting, for whatever reason. It wakes the first who wants a pause, else the first who
+waits, else nobody is there. A thread that is woken looks anew, and one that was woken and leaves instead (an interrupt)
+wakes the next; and what a thread that leaves has asked for leaves with it, so that the first who waits is always alive.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,24 +45,37 @@ class _Work:
 
     member: Member
     session: Session
-    pending: list[int]
+    pending: Sequence[int]
     draft: Draft
     asleep: threading.Condition
+    start: int  # tokens that the session held before
     rows: Logits | None = None
     error: Exception | None = None
     taken: bool = False  # in the pass that is under way
+    left: bool = False  # whoever asked does not wait any more
     guesses: int = 0  # of the draft, in this pass
 
     @property
     def is_done(self) -> bool:
         return self.rows is not None or self.error is not None
 
+    def remaining(self) -> Sequence[int]:
+        """The pending tokens that are not evaluated yet, at least the last.
+
+        The session is asked, and not a count of our own: an interrupt after a pass may leave it with tokens whose
+        logits nobody got. The last of those asked for, and guesses after it, are then evaluated again.
+        """
+        most = self.start + len(self.pending) - 1
+        if self.session.length > most:
+            self.session.truncate(most)
+        return self.pending[self.session.length - self.start :]
+
 
 @dataclass
 class _Pass:
     """What goes through the model together."""
 
-    parts: list[tuple[_Work, list[int]]] = field(default_factory=list)  # with the tokens of each
+    parts: list[tuple[_Work, list[int], int]] = field(default_factory=list)  # with tokens, and logits wanted, of each
     needed: int = 0  # tokens without guesses
 
 
@@ -64,11 +85,14 @@ class Company:
     def __init__(self, model: Model, pace: Pace | None = None) -> None:
         self._model = model
         self._pace = pace or Pace()
-        self._lock = threading.Lock()
+        # A forgotten stream is closed wherever Python collects it, also in a thread that holds the lock.
+        self._lock = threading.RLock()
         self._waiting: list[_Work] = []
         self._expected: set[Member] = set()  # got their rows in a pass just now, and will probably ask again soon
-        self._is_busy = False
+        self._pauses: deque[threading.Condition] = deque()  # wanted or begun, the first come first
+        self._is_busy = False  # a pass is under way, or a pause
         self._gathering: _Work | None = None
+        self._is_late = False  # somebody who got tokens in the last pass has not asked for the next yet
         self._seconds = 0.0  # of the last pass
 
     @property
@@ -90,16 +114,25 @@ class Company:
     def pause(self) -> Iterator[None]:
         """Nothing goes through the model for the time of a ``with`` block: sessions of others may be read."""
         quiet = threading.Condition(self._lock)
-        with self._lock:
-            while self._is_busy:
-                quiet.wait(0.001)
-            self._is_busy = True
+        began = False
         try:
+            with self._lock:
+                self._pauses.append(quiet)
+                while self._is_busy or self._pauses[0] is not quiet:
+                    quiet.wait()
+                self._is_busy = began = True
             yield
         finally:
             with self._lock:
-                self._is_busy = False
+                if began:
+                    self._is_busy = False
+                if quiet in self._pauses:
+                    self._pauses.remove(quiet)
                 self._wake_next()
+
+    def _observe(self, tokens: int, seconds: float, won: int, share: float) -> None:
+        with self._lock:
+            self._pace.observe(tokens, seconds, won, share)
 
     def _leave(self, member: Member) -> None:
         self._expected.discard(member)
@@ -112,47 +145,61 @@ class Company:
             self._leave(work.member)
             try:
                 while not work.is_done:
-                    if self._is_busy or self._gathering is not None or self._waiting[0] is not work:
-                        work.asleep.wait()
-                    else:
+                    if self._is_quiet() and self._waiting[0] is work:
                         self._lead(work)
+                    else:
+                        work.asleep.wait()
             finally:
-                while work.taken:  # interrupted while somebody else computes with this session
-                    work.asleep.wait()
-                if work in self._waiting:
-                    self._waiting.remove(work)
-                self._wake_next()
+                work.left = True
+                try:
+                    while work.taken:  # interrupted while somebody else computes with this session
+                        work.asleep.wait()
+                finally:
+                    self._forget(work)
+                    self._wake_next()
         if work.error is not None:
             raise work.error
         assert work.rows is not None, "the loop ended"
         return work.rows
 
+    def _is_quiet(self) -> bool:
+        return not self._is_busy and self._gathering is None and not self._pauses
+
     def _lead(self, own: _Work) -> None:
         """Take what everybody waits for through the model. Called and left with the lock held."""
         self._gather(own)
+        if not self._is_quiet():
+            return  # a pause was wanted meanwhile; whoever ends it wakes the first who waits
         todo = self._assemble()
-        for work, _ in todo.parts:
-            work.taken = True
-        self._is_busy = True
-        self._lock.release()
-        started = time.perf_counter()
         failed: Exception | None = None
         rows: list[Logits] = []
+        started = time.perf_counter()
         try:
-            rows = self._forward(todo)
+            self._is_busy = True
+            for work, _, _ in todo.parts:
+                work.taken = True
+            rows = self._unlocked_forward(todo)
         except Exception as error:
             failed = error
         finally:
             self._seconds = time.perf_counter() - started
-            self._lock.acquire()
             self._is_busy = False
-            for work, _ in todo.parts:
+            for work, _, _ in todo.parts:
                 work.taken = False
+                if work.left:
+                    work.asleep.notify()
         if failed is not None:
             self._fail(todo, failed)
         else:
             self._deliver(todo, rows)
         self._wake_next()
+
+    def _unlocked_forward(self, todo: _Pass) -> list[Logits]:
+        try:
+            self._lock.release()
+            return self._forward(todo)
+        finally:
+            self._lock.acquire()
 
     def _gather(self, own: _Work) -> None:
         """Wait a little for texts that got their tokens in the last pass and are about to ask for the next."""
@@ -164,46 +211,47 @@ class Company:
                 own.asleep.wait(left)
         finally:
             self._gathering = None
+            self._is_late = bool(self._expected)
             self._expected.clear()  # whoever has not come is not waited for again before it asks
 
     def _assemble(self) -> _Pass:
-        todo = _Pass()
-        room = _PIECE if len(self._waiting) > 1 else _PIECE_ALONE
-        sizes = {}
-        for work in self._waiting:
-            sizes[work] = 1 if len(work.pending) == 1 else min(len(work.pending), room)
-            room -= sizes[work] if len(work.pending) > 1 else 0
-        ready = [work for work in self._waiting if sizes[work] == len(work.pending)]
-        todo.needed = sum(sizes.values())
-        lengths = self._pace.choose(todo.needed, [work.draft.chances for work in ready])
+        waiting = [work for work in self._waiting if not work.left]
+        room = _PIECE if len(waiting) > 1 or self._is_late else _PIECE_ALONE
+        pieces: list[tuple[_Work, Sequence[int], bool]] = []
+        for work in waiting:
+            tokens = work.remaining()
+            size = 1 if len(tokens) == 1 else min(len(tokens), room)
+            room -= size if len(tokens) > 1 else 0
+            if size > 0:
+                pieces.append((work, tokens[:size], size == len(tokens)))
+        needed = sum(len(piece) for _, piece, _ in pieces)
+        ready = [work for work, _, is_last in pieces if is_last]
+        lengths = self._pace.choose(needed, [work.draft.chances for work in ready])
         for work, length in zip(ready, lengths, strict=True):
             work.guesses = length
-        for work in self._waiting:
-            if sizes[work] == 0:
-                continue
-            tokens = work.pending[: sizes[work]]
-            if sizes[work] == len(work.pending):
-                tokens = [*tokens, *work.draft.tokens[: work.guesses]]
-            todo.parts.append((work, tokens))
+        todo = _Pass(needed=needed)
+        for work, piece, is_last in pieces:
+            guesses = work.draft.tokens[: work.guesses] if is_last else ()
+            todo.parts.append((work, [*piece, *guesses], work.guesses + 1 if is_last else 0))
         return todo
 
     def _forward(self, todo: _Pass) -> list[Logits]:
         if len(todo.parts) == 1:  # which a signal may interrupt, and which costs a little less
-            work, tokens = todo.parts[0]
-            return [work.session.forward(tokens, _rows(work, tokens))]
-        return self._model.forward_many([(work.session, tokens, _rows(work, tokens)) for work, tokens in todo.parts])
+            work, tokens, wanted = todo.parts[0]
+            return [work.session.forward(tokens, wanted)]
+        return self._model.forward_many([(work.session, tokens, wanted) for work, tokens, wanted in todo.parts])
 
     def _deliver(self, todo: _Pass, rows: Sequence[Logits]) -> None:
-        for (work, tokens), own in zip(todo.parts, rows, strict=True):
-            if _rows(work, tokens) == 0:
-                del work.pending[: len(tokens)]
+        for (work, _, wanted), own in zip(todo.parts, rows, strict=True):
+            if wanted == 0:  # a piece of a prompt; the session knows how far it is
                 continue
             work.rows = own
             if todo.needed == len(todo.parts):  # no prompts
-                size = sum(len(tokens) for _, tokens in todo.parts)
+                size = sum(len(tokens) for _, tokens, _ in todo.parts)
                 work.member._pass = (size, self._seconds, len(todo.parts))
-            self._waiting.remove(work)
-            self._expected.add(work.member)
+            self._forget(work)
+            if not work.left:
+                self._expected.add(work.member)
             work.asleep.notify()
 
     def _fail(self, todo: _Pass, error: Exception) -> None:
@@ -211,19 +259,27 @@ class Company:
         if len(todo.parts) == 1:
             work = todo.parts[0][0]
             work.error = error
-            self._waiting.remove(work)
+            self._forget(work)
             work.asleep.notify()
             return
-        for work, tokens in todo.parts:
+        for work, tokens, wanted in todo.parts:
             try:
-                rows = [work.session.forward(tokens, _rows(work, tokens))]
+                rows = [work.session.forward(tokens, wanted)]
             except Exception as own:
-                self._fail(_Pass([(work, tokens)]), own)
+                self._fail(_Pass([(work, tokens, wanted)]), own)
             else:
-                self._deliver(_Pass([(work, tokens)]), rows)
+                self._deliver(_Pass([(work, tokens, wanted)]), rows)
+
+    def _forget(self, work: _Work) -> None:
+        if work in self._waiting:
+            self._waiting.remove(work)
 
     def _wake_next(self) -> None:
-        if self._waiting and not self._is_busy and self._gathering is None:
+        if self._is_busy:
+            return
+        if self._pauses:
+            self._pauses[0].notify()
+        elif self._waiting and self._gathering is None:
             self._waiting[0].asleep.notify()
 
 
@@ -239,15 +295,10 @@ class Member:
     def evaluate(self, pending: Sequence[int], draft: Draft) -> Logits:
         """See ``Evaluator.evaluate``."""
         self._pass = None
-        return self._company._ask(_Work(self, self._session, list(pending), draft, self._asleep))
+        return self._company._ask(_Work(self, self._session, pending, draft, self._asleep, self._session.length))
 
     def report(self, tokens: int) -> None:
         """See ``Evaluator.report``."""
         if self._pass is not None:
             size, seconds, texts = self._pass
-            self._company.pace.observe(size, seconds, tokens, 1 / texts)
-
-
-def _rows(work: _Work, tokens: Sequence[int]) -> int:
-    """Logits that a part's result needs: none before the last piece of a prompt."""
-    return work.guesses + 1 if len(tokens) >= len(work.pending) else 0
+            self._company._observe(size, seconds, tokens, 1 / texts)
