@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -283,3 +284,57 @@ def test_control_c_leaves_every_session_as_it_was(tmp_path: Path) -> None:
         assert [session.length for session in sessions] == [3, 1]
         after = model.forward_many([(session, [9], 1) for session in sessions])
         assert after[0].tobytes() == model.new_session().forward([1, 2, 3, 9]).tobytes()
+
+
+def test_who_would_use_a_session_that_is_being_copied_waits(tiny: Model) -> None:
+    source, target = holding(tiny, [1, 2, 3]), tiny.new_session()
+    copying, used = threading.Event(), threading.Event()
+    alone: list[bool] = []
+
+    class Slow:
+        """The native session, which takes its time to copy."""
+
+        def __init__(self, native: Any) -> None:
+            self._native = native
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._native, name)
+
+        def copy_from(self, other: Any, length: int) -> None:
+            copying.set()
+            alone.append(not used.wait(0.2))
+            self._native.copy_from(other, length)
+
+    target._native = cast(Any, Slow(target._native))
+    copier = threading.Thread(target=target.copy_from, args=(source, 3))
+    copier.start()
+    assert copying.wait(20)
+    source.truncate(2)
+    used.set()
+    copier.join(20)
+    assert alone == [True]
+    assert (source.length, target.length) == (2, 3)
+    assert source.forward([4]).tobytes() == tiny.new_session().forward([1, 2, 4]).tobytes()
+    assert target.forward([4]).tobytes() == tiny.new_session().forward([1, 2, 3, 4]).tobytes()
+
+
+def test_an_interrupt_that_is_heard_after_the_pass_changes_no_session(
+    tiny: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short passes are not interrupted; Python hears of the signal when they return."""
+    whole = _native.forward_many
+
+    class Interrupted:
+        @staticmethod
+        def forward_many(parts: Any) -> Any:
+            whole(parts)
+            raise KeyboardInterrupt
+
+    sessions = [holding(tiny, [1, 2]), holding(tiny, [3])]
+    with monkeypatch.context() as patch:
+        patch.setattr("selfee.llama.model.native", lambda: Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tiny.forward_many([(session, [4, 5], 1) for session in sessions])
+    assert [session.length for session in sessions] == [2, 1]
+    again = tiny.forward_many([(session, [4, 5], 1) for session in sessions])
+    assert again[0].tobytes() == tiny.new_session().forward([1, 2, 4, 5]).tobytes()

@@ -122,25 +122,28 @@ class Model:
         """
         sessions = [session for session, _, _ in parts]
         self._check_sessions(sessions)
-        entered: list[Session] = []
+        entered: list[tuple[Session, int]] = []
         try:
-            for session in sessions:
-                session._enter()
-                entered.append(session)
             checked = []
             for index, (session, tokens, rows) in enumerate(parts):
+                session._enter()
+                entered.append((session, session.length))
                 where = f"parts[{index}]: "
                 ids = session._checked(tokens, where)
                 checked.append((session._native, ids, _rows_wanted(rows, ids.size, where)))
             self.checkpoint.verify_unchanged()
             logits = native().forward_many(checked)
-        except MemoryError as error:
+            return np.split(logits, np.cumsum([rows for _, _, rows in checked])[:-1])
+        except BaseException as error:
+            # A signal that comes during a short pass is heard when the pass is over.
+            for session, length in entered:
+                session._native.truncate(length)
+            if not isinstance(error, MemoryError):
+                raise
             raise self._out_of_memory(sum(len(tokens) for _, tokens, _ in parts)) from error
         finally:
-            for session in entered:
+            for session, _ in entered:
                 session._busy.release()
-        ends = np.cumsum([rows for _, _, rows in checked])
-        return np.split(logits, ends[:-1])
 
     def _check_sessions(self, sessions: Sequence[Session]) -> None:
         if not sessions:
@@ -148,15 +151,11 @@ class Model:
         first: dict[int, int] = {}
         for index, session in enumerate(sessions):
             if session._model is not self:
-                raise UsageError(
-                    f"parts[{index}]: a session of {session._model.checkpoint.path}; expected one of this model, "
-                    f"{self.checkpoint.path}; call forward_many of each model"
-                )
+                found = f"parts[{index}]: a session of {session._model.checkpoint.path}; expected one of this model"
+                raise UsageError(f"{found}, {self.checkpoint.path}; call forward_many of each model")
             if first.setdefault(id(session), index) != index:
-                raise UsageError(
-                    f"parts[{index}]: the session of parts[{first[id(session)]}]; expected each session once; "
-                    "join its tokens"
-                )
+                found = f"parts[{index}]: the session of parts[{first[id(session)]}]"
+                raise UsageError(f"{found}; expected each session once; join its tokens")
 
     def _out_of_memory(self, count: int) -> ResourceError:
         return ResourceError(
@@ -189,6 +188,7 @@ class Session:
         """Use ``Model.new_session``."""
         self.model = self._model = model
         self._busy = threading.Lock()
+        self._copied = threading.RLock()  # held while another copies from this one: that is short, so others wait
         try:
             self._native: native_types.Session = native().Session(
                 native_model, model.context_length, int(model.cell_type)
@@ -223,8 +223,8 @@ class Session:
     def copy_from(self, other: Session, length: int) -> None:
         """Hold the first ``length`` tokens of another session of this model, as if they had been evaluated here.
 
-        What this session held is gone. Raises UsageError for a session of another model, for fewer tokens there, and
-        while another thread uses either; then nothing has changed.
+        What this session held is gone. Who wants to use the other one meanwhile waits. Raises UsageError for a session
+        of another model, for fewer tokens there, and while another thread uses either; then nothing has changed.
         """
         if other is self:
             self.truncate(length)
@@ -234,7 +234,9 @@ class Session:
                 f"copy_from: a session of {other._model.checkpoint.path}; expected one of the same model, "
                 f"{self._model.checkpoint.path}, since caches of two models mean different things"
             )
-        with self._alone(), other._alone():
+        with self._alone(), other._copied:
+            if other._busy.locked():
+                raise other._in_use()
             if not 0 <= length <= other.length:
                 raise UsageError(f"copy_from: {length} tokens of {other.length}; expected 0 to {other.length}")
             self._native.copy_from(other._native, length)
@@ -289,11 +291,13 @@ class Session:
             self._native.hold(count)
 
     def _enter(self) -> None:
-        if not self._busy.acquire(blocking=False):
-            raise UsageError(
-                f"{self._model.checkpoint.path}: this session is in use by another thread; expected one thread at a "
-                "time; give each its own (Model.new_session)"
-            )
+        with self._copied:
+            if not self._busy.acquire(blocking=False):
+                raise self._in_use()
+
+    def _in_use(self) -> UsageError:
+        found = f"{self._model.checkpoint.path}: this session is in use by another thread"
+        return UsageError(f"{found}; expected one thread at a time; give each its own (Model.new_session)")
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
