@@ -171,7 +171,7 @@ class LocalEngine:
         ]
         for tokens in whole:
             self._check_room(len(tokens), "prompt and choice have", self._runtime.context_length)
-        with self._sessions.borrow(alone) as held:
+        with self._sessions.borrow(alone, copied=False) as held:  # scoring waits for no pause
             return [self._score(held, alone, tokens) for tokens in whole]
 
     def save_session(self, path: str | Path, *, remembered: Path | None = None) -> int:

@@ -20,6 +20,9 @@ from selfee.errors import UsageError
 _WORTH_KEEPING = 16
 """Tokens after the shared beginning for which a session is left as it is, if there may be another one."""
 
+_WORTH_COPYING = 16
+"""Tokens more than a session shares itself for which it is given another's beginning, and everybody pauses."""
+
 
 class Session(Protocol):
     """A key-value cache on a model: ``length`` tokens are evaluated."""
@@ -88,22 +91,23 @@ class SessionPool(Generic[S]):
         self._queue: deque[object] = deque()
         self._idle: list[HeldSession[S]] = []  # the least recently used first
         self._lent: dict[HeldSession[S], int] = {}  # with the thread that asked for it
+        self._private: set[HeldSession[S]] = set()  # lent, and not to be copied
         self._latest: HeldSession[S] | None = None
 
     @contextmanager
-    def borrow(self, tokens: Sequence[int] = ()) -> Iterator[HeldSession[S]]:
+    def borrow(self, tokens: Sequence[int] = (), *, copied: bool = True) -> Iterator[HeldSession[S]]:
         """A session for the time of a ``with`` block, which may end in another thread.
 
         It holds as much of the beginning of ``tokens`` as any session here did; ``HeldSession.align`` drops the rest.
+        ``copied`` False: others do not copy from it meanwhile; for whoever computes whether it is ``quiet`` or not.
         """
-        held = self._take(tokens)
+        held, is_worth_copying = self._take(tokens, copied)
         try:
+            if is_worth_copying:
+                self._copy(held, tokens)
             yield held
         finally:
-            with self._changed:
-                del self._lent[held]
-                self._keep(held)
-                self._changed.notify_all()
+            self._give_back(held)
 
     def adopt(self, held: HeldSession[S]) -> None:
         """Keep a session made elsewhere, as if it had been used last."""
@@ -122,9 +126,20 @@ class SessionPool(Generic[S]):
                 and self._lent.get(self._latest, threading.get_ident()) != threading.get_ident()
             ):
                 self._changed.wait()
-            yield self._latest
+            held = self._latest
+            is_lent_anew = held is not None and held not in self._lent
+            if held is not None and is_lent_anew:
+                self._idle.remove(held)
+                self._lent[held] = threading.get_ident()
+                self._private.add(held)
+        try:
+            yield held
+        finally:
+            if held is not None and is_lent_anew:
+                self._give_back(held)
 
-    def _take(self, tokens: Sequence[int]) -> HeldSession[S]:
+    def _take(self, tokens: Sequence[int], copied: bool) -> tuple[HeldSession[S], bool]:
+        """A session, and whether another holds more of ``tokens``."""
         me, ticket = threading.get_ident(), object()
         with self._changed:
             self._queue.append(ticket)
@@ -135,8 +150,11 @@ class SessionPool(Generic[S]):
                     self._changed.wait()
                 held = self._choose(tokens)
                 self._lent[held] = me
+                if not copied:
+                    self._private.add(held)
                 self._latest = held
-                return held
+                source = self._source(held, tokens)
+                return held, source is not None
             finally:
                 self._queue.remove(ticket)
                 self._changed.notify_all()
@@ -148,22 +166,37 @@ class SessionPool(Generic[S]):
             self._idle.remove(best)
             return best
         if best is None or len(self._idle) + len(self._lent) < 2 * self._parallel:
-            target = HeldSession(self._make())
-        else:
-            target = self._idle.pop(0)
-        self._copy(target, best, tokens)
-        return target
+            return HeldSession(self._make())
+        return self._idle.pop(0)
 
-    def _copy(self, target: HeldSession[S], best: HeldSession[S] | None, tokens: Sequence[int]) -> None:
-        """Give a session the longest beginning of ``tokens`` that any has."""
-        others = [held for held in (*self._lent, best) if held is not None and held is not target]
+    def _source(self, target: HeldSession[S], tokens: Sequence[int]) -> HeldSession[S] | None:
+        """The session with the longest beginning of ``tokens``, if it is much longer than the target's own."""
+        others = [held for held in (*self._idle, *self._lent) if held is not target and held not in self._private]
         source = max(others, key=lambda held: held.shared(tokens), default=None)
-        if source is None or source.shared(tokens) <= target.shared(tokens):
-            return
-        with self._quiet(), suppress(UsageError):  # a session that is being read or scored is not copied
+        if source is None or source.shared(tokens) - target.shared(tokens) < _WORTH_COPYING:
+            return None
+        return source
+
+    def _copy(self, target: HeldSession[S], tokens: Sequence[int]) -> None:
+        """Give a session that is lent the longest beginning of ``tokens`` that any has.
+
+        It is waited for quiet first, and only then for the sessions: whoever computes may want to give one back.
+        """
+        with self._quiet(), self._changed:
+            source = self._source(target, tokens)
+            if source is None:
+                return
             shared = source.shared(tokens)
-            target.session.copy_from(source.session, shared)
-            target.tokens = list(tokens[:shared])
+            with suppress(UsageError):  # one that is being read is not copied
+                target.session.copy_from(source.session, shared)
+                target.tokens = list(tokens[:shared])
+
+    def _give_back(self, held: HeldSession[S]) -> None:
+        with self._changed:
+            del self._lent[held]
+            self._private.discard(held)
+            self._keep(held)
+            self._changed.notify_all()
 
     def _keep(self, held: HeldSession[S]) -> None:
         self._idle = [*(other for other in self._idle if other is not held), held]
