@@ -72,8 +72,6 @@ void NgramTable::learn(const Ends& ends, int32_t token) {
     }
 }
 
-void NgramTable::clear() { entries_.clear(), used_ = 0; }
-
 // Entries of a key lie from its own place on, without a gap: what is full is passed over.
 const NgramTable::Entry* NgramTable::find(uint64_t key) const {
     for (size_t step = 0; step < std::min(kWindow, entries_.size()); ++step) {

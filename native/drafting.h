@@ -39,7 +39,7 @@ public:
 
     Guess look(const Ends& ends) const;
     void learn(const Ends& ends, int32_t token);
-    void clear();
+    size_t bytes() const { return entries_.size() * sizeof(Entry); }
 
 private:
     struct Entry {

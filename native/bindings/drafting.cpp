@@ -22,6 +22,11 @@ std::shared_ptr<DraftMemory> make_memory(size_t entries) {
     return std::make_shared<DraftMemory>(entries);
 }
 
+size_t memory_bytes(DraftMemory& memory) {
+    const std::lock_guard<std::mutex> one_at_a_time(memory.lock);
+    return memory.table.bytes();
+}
+
 std::pair<std::vector<int32_t>, std::vector<double>> propose(const Drafter& drafter, size_t limit, double least) {
     Drafter::Draft draft = drafter.propose(std::min(limit, kMostTokens), least);
     return {std::move(draft.tokens), std::move(draft.chances)};
@@ -33,7 +38,8 @@ std::pair<std::vector<int32_t>, std::vector<double>> propose(const Drafter& draf
 void bind_drafting(nb::module_& m) {
     using namespace selfee;
     nb::class_<DraftMemory>(m, "DraftMemory", "What drafters learned from earlier texts; use selfee.llama.drafting.DraftMemory.")
-        .def(nb::new_(&make_memory), "entries"_a);
+        .def(nb::new_(&make_memory), "entries"_a)
+        .def_prop_ro("bytes", memory_bytes, "What its table takes.");
     nb::class_<Drafter>(m, "Drafter", "Guesses the next tokens; use selfee.llama.drafting.Drafter.")
         .def(nb::init<std::shared_ptr<DraftMemory>>(), "memory"_a)
         .def("read", [](Drafter& d, const Tokens& tokens) { d.read(tokens.data(), tokens.shape(0)); }, "tokens"_a,

@@ -97,6 +97,10 @@ class DraftMemory:
 
     def __init__(self, entries: int) -> None: ...
 
+    @property
+    def bytes(self) -> int:
+        """What its table takes."""
+
 class Drafter:
     """Guesses the next tokens; use selfee.llama.drafting.Drafter."""
 

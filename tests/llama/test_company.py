@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tiny import make_tiny
 
-from selfee.errors import ResourceError
+from selfee.errors import BadFileError, ContextOverflowError, ResourceError
 from selfee.llama.company import Company, Member
 from selfee.llama.drafting import NO_DRAFT, CopyDrafter, DraftMemory
 from selfee.llama.generate import generate
@@ -85,6 +85,13 @@ def test_a_text_is_the_same_alone_and_in_company(
         return write(model, company, prompt, count, seed, memory)
 
     assert together(*(lambda index=index: one(index) for index in range(len(texts)))) == alone
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    latest = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < latest, "it never came to pass"
+        time.sleep(0.0005)
 
 
 def count_passes(model: Model, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
@@ -208,6 +215,79 @@ def test_who_fails_harms_nobody_else(model: Model, monkeypatch: pytest.MonkeyPat
     results = together(failing, *good)
     assert results[0] is error
     assert results[1:] == [write(model, None, [1, seed], 60, seed) for seed in range(3)]
+
+
+def test_who_asks_for_more_than_fits_or_draws_no_token_harms_nobody_else(model: Model) -> None:
+    company = Company(model)
+
+    class Refusing(Sampler):
+        left = 10
+
+        def sample(self, logits: Any) -> int:
+            self.left -= 1
+            if self.left == 0:
+                raise BadFileError("a damaged model")
+            return super().sample(logits)
+
+    def refusing() -> int:
+        session = model.new_session()
+        with company.join(session) as member:
+            return len(list(generate(session, [1, 2], Refusing(SamplerConfig(seed=1)), None, 100, member)))
+
+    def overflowing() -> list[tuple[int, bytes]]:
+        return write(model, company, [1] * 480, 100, 1)  # of 512
+
+    good = [lambda seed=seed: write(model, company, [1, seed], 60, seed) for seed in range(3)]
+    refused, overflowed, *texts = together(refusing, overflowing, *good)
+    assert isinstance(refused, BadFileError)
+    assert isinstance(overflowed, ContextOverflowError)
+    assert texts == [write(model, None, [1, seed], 60, seed) for seed in range(3)]
+    assert not company._waiting
+    assert write(model, company, [1], 5, 1) == write(model, None, [1], 5, 1)
+
+
+def test_who_closes_is_in_no_pass_after_the_one_under_way(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes, company = count_passes(model, monkeypatch), Company(model)
+    closed: list[int] = []
+
+    def closing() -> None:
+        session = model.new_session()
+        with company.join(session) as member:
+            steps = generate(session, [1, 2], Sampler(SamplerConfig(seed=1)), None, 300, member)
+            for _ in range(10):
+                next(steps)
+            steps.close()
+        closed.append(len(passes))
+
+    _, text = together(closing, lambda: write(model, company, [4], 60, 2))
+    assert len(text) == 60
+    assert any(len(parts) > 1 for parts in passes[: closed[0]])
+    assert all(len(parts) == 1 for parts in passes[closed[0] + 1 :])
+
+
+def test_a_prompt_is_read_in_small_pieces_also_beside_a_text_that_is_late(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has just got a token will ask again before the pass is over."""
+    passes, company = count_passes(model, monkeypatch), Company(model)
+
+    def slow() -> int:
+        session = model.new_session()
+        with company.join(session) as member:
+            count = 0
+            for _ in generate(session, [1, 2], Sampler(SamplerConfig(seed=1)), None, 12, member):
+                count += 1
+                time.sleep(2 * _PASS)  # later than anybody waits for
+            return count
+
+    def reading() -> None:
+        until(lambda: len(passes) > 2)
+        write(model, company, [3] * 500, 2, 1)
+
+    assert together(slow, reading)[0] == 12
+    beside = [max(parts) for parts in passes if max(parts) > 1 and parts != [2]]
+    assert beside.count(256) <= 1, "one where nobody was there yet, at most"
+    assert len(beside) >= 4
 
 
 def test_an_interrupt_in_the_one_who_computes_leaves_the_others_at_work(
@@ -445,13 +525,6 @@ def test_a_text_may_be_thrown_away_wherever_its_thread_stands(model: Model) -> N
     thread.start()
     thread.join(10)
     assert not thread.is_alive(), "deadlock"
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    latest = time.monotonic() + PATIENCE
-    while not is_so():
-        assert time.monotonic() < latest, "it never came to pass"
-        time.sleep(0.0005)
 
 
 @pytest.mark.parametrize("interrupts", [1, 2])

@@ -167,6 +167,54 @@ def test_threads_may_share_a_memory() -> None:
     assert not any(thread.is_alive() for thread in threads)
 
 
+@pytest.mark.parametrize("entries", [0, 1024, 5000])
+def test_a_memory_grows_no_larger_than_it_may(entries: int) -> None:
+    memory, sizes = DraftMemory(entries), []
+    for seed in range(60):
+        drafted([1], [], words(seed, 100), memory)
+        sizes.append(memory.bytes)
+    assert sizes == sorted(sizes)
+    assert sizes[0] > 0
+    assert sizes[-1] == 16 * {0: 1024, 1024: 1024, 5000: 8192}[entries]
+
+
+def test_what_is_often_seen_outlives_what_is_seen_once_in_a_full_memory() -> None:
+    memory, habit = DraftMemory(entries=1 << 13), words(999, 20)
+    for seed in range(200):
+        drafted([2], [], habit, memory)
+        drafted([1], [], words(seed, 40), memory)
+    assert memory.bytes == 16 << 13
+    assert drafted([2], [], habit, memory) <= 4
+
+
+def test_old_sightings_count_less() -> None:
+    """What was right five thousand times is believed no more after it was wrong three thousand times."""
+    drafter, rng = native().Drafter(native().DraftMemory(1024)), random.Random(10)
+    drafter.read(np.array([1], dtype=np.int32))
+
+    def happens(times: int, right: bool) -> float:
+        for _ in range(times):
+            guessed, written = rng.sample(range(1 << 30), 2)
+            drafter.revise(np.array([guessed], dtype=np.int32))
+            ((token,), (chance,)) = drafter.propose(1, 0.0)
+            assert token == guessed
+            drafter.write(np.array([guessed if right else written], dtype=np.int32))
+        return float(chance)
+
+    assert happens(5000, right=True) > 0.99
+    assert happens(3000, right=False) < 0.5
+
+
+def test_a_text_may_be_longer_than_a_table_of_few_entries() -> None:
+    """Every end of a long text is still known: the table grows with it."""
+    text = words(12, 20000, 40000)
+    drafter = CopyDrafter()
+    drafter.begin(text)
+    for at in (0, 7000, 15000):
+        drafter.wrote(text[at : at + 20])
+        assert list(drafter.propose(10).tokens) == text[at + 20 : at + 30]
+
+
 def test_impossible_memories_are_refused() -> None:
     with pytest.raises(ValueError, match="entries"):
         DraftMemory(1 << 40)

@@ -48,11 +48,17 @@ class Drafter(Protocol):
 class DraftMemory:
     """What the model wrote in earlier texts, and how often which kind of guess was right. Threads may share it.
 
-    It holds nothing of prompts. ``entries`` of 16 bytes bound it; an eighth as many tokens are remembered.
+    It holds nothing of prompts. ``entries`` of 16 bytes bound it (at least 1024, rounded up to a power of two); an
+    eighth as many tokens are remembered.
     """
 
     def __init__(self, entries: int = _MEMORY_ENTRIES) -> None:
         self._native = native().DraftMemory(entries)
+
+    @property
+    def bytes(self) -> int:
+        """What it takes by now."""
+        return int(self._native.bytes)
 
 
 class CopyDrafter:
