@@ -215,12 +215,12 @@ def test_ctrl_c_gives_the_word_to_the_person_and_twice_leaves(shell: Shell) -> N
     try:
         wait_for(r"\r\n> \x1b\[1m\x1b\[32m$")
         os.write(leader, b"Why is the sky blue?\r")
-        wait_for(r"blue\?\r\n\x1b\[0m[^>]{200}")
+        wait_for(r"blue\?\r\n\x1b\[0m[\s\S]{200}")
         os.write(leader, b"\x03")
         wait_for(r"\r\n> \x1b\[1m\x1b\[32m$")
         assert child.poll() is None
         os.write(leader, b"And now?\r")
-        wait_for(r"now\?\r\n\x1b\[0m[^>]{200}")
+        wait_for(r"now\?\r\n\x1b\[0m[\s\S]{200}")
         os.write(leader, b"\x03")
         wait_for(r"\r\n> \x1b\[1m\x1b\[32m$")
         os.write(leader, b"\x03")
