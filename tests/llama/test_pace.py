@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,12 +59,40 @@ def test_texts_share_a_pass_by_what_is_likeliest() -> None:
     assert (sure, unsure) == (3, 0)
 
 
+def test_a_pass_that_several_texts_share_counts_once() -> None:
+    together, one = measured({1: 0.1, 4: 0.12}), measured({1: 0.1, 4: 0.12})
+    for _ in range(50):
+        one.observe(4, 0.3, 8)
+        for _ in range(4):
+            together.observe(4, 0.3, 2, 1 / 4)
+    assert together._won / together._spent == pytest.approx(one._won / one._spent, rel=0.03)
+    assert together._spent == pytest.approx(one._spent, rel=0.03)
+
+
+def test_no_text_ever_gets_more_than_the_most() -> None:
+    pace = measured({1: 0.1, 400: 0.1})
+    assert pace.choose(2, [[1.0] * 200, [0.9] * 70]) == [MOST_GUESSES, MOST_GUESSES]
+
+
 def test_one_disturbed_pass_is_not_believed() -> None:
     pace = measured({1: 0.1, 4: 0.12, 64: 1.0})
     before = pace.choose(1, [[0.8, 0.7, 0.6]])
     pace.observe(4, 30.0, 1)
     assert pace.cost(4) < 0.2
     assert pace.choose(1, [[0.8, 0.7, 0.6]]) == before
+
+
+def test_one_disturbed_pass_of_several_texts_is_not_believed_either() -> None:
+    """Each of them reports it."""
+    pace = measured({1: 0.1, 8: 0.12, 64: 1.0})
+    before = pace.choose(8, [[0.8, 0.7, 0.6]] * 8), pace.cost(8), pace.cost(5)
+    for _ in range(8):
+        pace.observe(8, 30.0, 1, 1 / 8)
+    assert pace.cost(8) == pytest.approx(before[1])
+    assert pace.cost(5) == pytest.approx(before[2], rel=0.2)
+    for _ in range(20 * 8):
+        pace.observe(8, 0.2, 1, 1 / 8)
+    assert pace.cost(8) == pytest.approx(0.2), "but what lasts is"
 
 
 def test_nothing_measured_yet_is_no_reason_to_fail() -> None:

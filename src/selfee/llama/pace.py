@@ -35,21 +35,28 @@ class Pace:
         self._median: dict[int, float] = {}
         self._slopes: dict[bool, deque[float]] = {is_large: deque(maxlen=_SLOPES) for is_large in (False, True)}
         self._won, self._spent = 0.0, 0.0
+        self._reported = 0.0  # of a pass that several texts share
 
     def observe(self, tokens: int, seconds: float, won: int, share: float = 1.0) -> None:
         """A pass of ``tokens`` tokens took ``seconds`` and gave ``won`` tokens of text.
 
         ``share`` below 1: so much of the pass was for this text; the others report theirs.
         """
+        self._reported += share
+        if self._reported > 1 - 1e-9 or tokens not in self._times:  # else one pass would be many of those kept
+            self._reported = max(0.0, self._reported - 1)
+            self._remember(tokens, seconds)
+        kept = _RATE_MEMORY**share
+        self._won = kept * self._won + won
+        self._spent = kept * self._spent + share * min(seconds, _WORST * self._median[tokens])
+
+    def _remember(self, tokens: int, seconds: float) -> None:
         times = self._times.setdefault(tokens, deque(maxlen=_KEPT))
         times.append(seconds)
         self._median[tokens] = statistics.median(times)
         start = _PANEL if tokens > _PANEL else 1
         if tokens > start:
             self._slopes[tokens > _PANEL].append((seconds - self.cost(start)) / (tokens - start))
-        kept = _RATE_MEMORY**share
-        self._won = kept * self._won + won
-        self._spent = kept * self._spent + share * min(seconds, _WORST * self._median[tokens])
 
     def cost(self, tokens: int) -> float:
         """Seconds that a pass of so many tokens probably takes."""
