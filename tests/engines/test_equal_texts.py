@@ -6,8 +6,10 @@ and restored, on repacked weights. Proved on small real models with every kind o
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from selfee.chain.run import Mode
 from selfee.engines.base import Chunk, Prediction, Request, SamplingParams
 from selfee.engines.local import LocalEngine
 from selfee.engines.runtime import load_runtime
+from selfee.llama.model import Session
 from selfee.weights.quants import QuantType
 
 TYPES = (QuantType.F16, QuantType.Q4_0, QuantType.Q5_1, QuantType.Q8_0, QuantType.Q4_K, QuantType.Q6_K)
@@ -112,6 +115,55 @@ def test_plain_and_fast_say_the_same(
     for thread in threads:
         thread.join(60)
     assert results == plain, "in company"
+
+
+def test_texts_that_copy_from_each_other_while_they_are_written_are_the_same(
+    engines: dict[tuple[QuantType, str], LocalEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside each other, some closed early, some scored, on beginnings that they share in part."""
+    plain, fast = engines[QuantType.Q8_0, "plain"], engines[QuantType.Q8_0, "fast"]
+    prompts = [" ".join([WORDS] * shared + [word] * 3) for shared in (2, 3, 4) for word in ("sky", "light", "needed")]
+    requests = [
+        Request(prompt, SamplingParams(temperature=1.0, seed=number), 30) for number, prompt in enumerate(prompts)
+    ]
+    expected = ["".join(chunk.text for chunk in plain.stream(request)) for request in requests]
+    scores = [plain.score(prompt, [" blue", " answer"]) for prompt in prompts]
+    copies: list[bool] = []
+    copy = Session.copy_from
+
+    def copy_from(self: Session, other: Session, length: int) -> None:
+        copies.append(any(held.session is other for held in list(fast._sessions._lent)))
+        copy(self, other, length)
+
+    monkeypatch.setattr(Session, "copy_from", copy_from)
+    wrong: list[object] = []
+
+    def work(worker: int) -> None:
+        rng = random.Random(worker)
+        try:
+            for _ in range(12):
+                number, what = rng.randrange(len(requests)), rng.random()
+                if what < 0.2:
+                    if fast.score(prompts[number], [" blue", " answer"]) != scores[number]:
+                        wrong.append(("score", number))
+                    continue
+                stream = fast.stream(requests[number])
+                chunks = list(islice(stream, rng.randrange(30))) if what < 0.5 else list(stream)
+                stream.close()  # type: ignore[attr-defined]
+                text = "".join(chunk.text for chunk in chunks)
+                if not expected[number].startswith(text) or (what >= 0.5 and text != expected[number]):
+                    wrong.append((number, text))
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert not any(thread.is_alive() for thread in threads)
+    assert wrong == []
+    assert any(copies), "of sessions in use"
 
 
 @settings(max_examples=15)
