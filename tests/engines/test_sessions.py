@@ -15,7 +15,9 @@ from tests.engines.test_local import ToySession
 from selfee.engines.sessions import HeldSession, SessionPool, count_shared
 from selfee.errors import ResourceError
 
-TEXTS = st.lists(st.lists(st.integers(0, 2), max_size=12), max_size=12)
+# Sessions are told apart from 16 tokens on.
+LONG = st.lists(st.sampled_from([0, 1]), max_size=6).map(lambda tokens: [token for token in tokens for _ in range(9)])
+TEXTS = st.lists(LONG, max_size=12)
 
 
 def fill(held: HeldSession[ToySession], tokens: list[int]) -> int:
@@ -26,7 +28,7 @@ def fill(held: HeldSession[ToySession], tokens: list[int]) -> int:
     return cached
 
 
-@given(TEXTS, st.integers(1, 3), st.sampled_from([None, 10, 40]))
+@given(TEXTS, st.integers(1, 3), st.sampled_from([None, 30, 120]))
 def test_a_lent_session_holds_what_its_tokens_say_and_bounds_hold(
     texts: list[list[int]], parallel: int, most: int | None
 ) -> None:
@@ -43,6 +45,7 @@ def test_a_lent_session_holds_what_its_tokens_say_and_bounds_hold(
             assert held.session.tokens[:shared] == tokens[:shared]
             fill(held, tokens)
             assert held.session.tokens == tokens
+            assert len(pool._idle) + len(pool._lent) <= 2 * parallel
         assert len(pool._idle) <= 2 * parallel
         if most is not None:
             assert len(pool._idle) == 1 or sum(each.session.length for each in pool._idle) <= most
@@ -222,9 +225,6 @@ def test_another_waits_for_the_latest_and_gets_it_as_it_was_left() -> None:
         fill(held, [1] * 20)
     thread.join(20)
     assert seen == [20]
-
-
-LONG = st.lists(st.sampled_from([0, 1]), max_size=6).map(lambda tokens: [token for token in tokens for _ in range(9)])
 
 
 @given(st.lists(LONG, max_size=4), LONG)

@@ -57,6 +57,8 @@ def test_texts_share_a_pass_by_what_is_likeliest() -> None:
     pace = measured({1: 0.1, 2: 0.13, 64: 2.0}, won=2)
     sure, unsure = pace.choose(2, [[0.99, 0.98, 0.97], [0.3, 0.2, 0.1]])
     assert (sure, unsure) == (3, 0)
+    unsure, sure = pace.choose(2, [[0.3, 0.2, 0.1], [0.99, 0.98, 0.97]])
+    assert (sure, unsure) == (3, 0)
 
 
 def test_a_pass_that_several_texts_share_counts_once() -> None:
