@@ -46,6 +46,28 @@ def test_the_native_drafter_is_its_twin(texts: list[list[tuple[str, Any]]]) -> N
                 getattr(slow, name)(given_)
 
 
+@settings(max_examples=60)
+@given(st.integers(0, 1 << 30), st.sampled_from([3, 8, 20, 60]))
+def test_the_native_pointer_goes_where_its_twin_goes(seed: int, letters: int) -> None:
+    """A long original, revised in jumps: near and far, after matches of every length."""
+    rng = random.Random(seed)
+    original = rng.choices(range(letters), k=90)
+    fast, slow = native().Drafter(native().DraftMemory(1024)), drafting_twin.Drafter(drafting_twin.Memory())
+    fast.revise(np.array(original, dtype=np.int32))
+    slow.revise(original)
+    for _ in range(12):
+        start, length = rng.randrange(90), rng.randrange(1, 6)
+        piece = rng.choices(range(letters), k=rng.randrange(2)) + original[start : start + length]
+        fast.read(np.array(piece, dtype=np.int32))
+        slow.read(piece)
+        tokens, chances = fast.propose(3, 0.0)
+        expected, expected_chances = slow.propose(3, 0.0)
+        assert np.allclose(chances[:1], expected_chances[:1], rtol=1e-5)
+        if tokens != expected:  # rounding may decide between two that are as likely, and then it goes on otherwise
+            same = next(n for n, pair in enumerate(zip(tokens, expected, strict=True)) if pair[0] != pair[1])
+            assert np.isclose(chances[same], expected_chances[same], rtol=1e-5)
+
+
 def words(seed: int, count: int, most: int = 5000) -> list[int]:
     return random.Random(seed).choices(range(1, most), k=count)
 
@@ -178,13 +200,14 @@ def test_a_memory_grows_no_larger_than_it_may(entries: int) -> None:
     assert sizes[-1] == 16 * {0: 1024, 1024: 1024, 5000: 8192}[entries]
 
 
-def test_what_is_often_seen_outlives_what_is_seen_once_in_a_full_memory() -> None:
+def test_what_was_often_seen_outlives_what_was_seen_once_in_a_full_memory() -> None:
     memory, habit = DraftMemory(entries=1 << 13), words(999, 20)
-    for seed in range(200):
+    for _ in range(4):
         drafted([2], [], habit, memory)
+    for seed in range(200):
         drafted([1], [], words(seed, 40), memory)
     assert memory.bytes == 16 << 13
-    assert drafted([2], [], habit, memory) <= 4
+    assert drafted([2], [], habit, memory) <= 7, "a pass for each of its 20 tokens, were it forgotten"
 
 
 def test_old_sightings_count_less() -> None:
