@@ -261,6 +261,49 @@ def test_ctrl_c_stops_an_answer_and_twice_at_an_empty_line_leaves(tmp_path: Path
     assert (first.final, second.final) == (FIRST, SECOND)
 
 
+def test_a_signal_to_end_ends_and_keeps_what_is_finished(tmp_path: Path) -> None:
+    replies = [reply(FIRST), reply(CRITICAL), reply("word " * 400, delay=0.05)]
+    shell = Shell(tmp_path, {"SELFEE_CHATS": str(tmp_path / "chats")})
+    with terminal(shell, "--mode", "turns", "-m", write_script(tmp_path / "s.jsonl", replies)) as person:
+        person.wait_for("›")
+        person.type(QUESTION + "\r")
+        person.wait_for("revision 1")
+        person.child.send_signal(signal.SIGTERM)
+        assert person.child.wait(20) == 128 + signal.SIGTERM
+    (path,) = (tmp_path / "chats").glob("*.json")
+    assert Conversation.load(path).chains[0].final == FIRST
+
+
+def test_an_answer_anew_that_is_stopped_at_once_loses_nothing(tmp_path: Path) -> None:
+    replies = [*ONE_REVISION, reply("word " * 400, delay=0.05), reply(FIRST), reply(CONTENT)]
+    shell = Shell(tmp_path, {"SELFEE_CHATS": str(tmp_path / "chats")})
+    with terminal(shell, "--mode", "turns", "-m", write_script(tmp_path / "s.jsonl", replies)) as person:
+        person.wait_for("›")
+        person.type(QUESTION + "\r")
+        person.wait_for("accepted after 1 revision")
+        person.wait_for("›")
+        person.type("/regen\r")
+        person.wait_for("word word")
+        person.type("\x03")
+        person.wait_for("no answer was finished")
+        person.wait_for("›")
+        person.type("\x04")
+        assert person.child.wait(20) == 0
+    (path,) = (tmp_path / "chats").glob("*.json")
+    (chain,) = Conversation.load(path).chains
+    assert chain.final == SECOND
+
+
+def test_another_model_goes_on_with_the_same_wishes(tmp_path: Path) -> None:
+    shell = Shell(tmp_path, {"SELFEE_CHATS": str(tmp_path / "chats")})
+    one = write_script(tmp_path / "one.jsonl", [reply(FIRST)])
+    other = write_script(tmp_path / "other.jsonl", [reply(SECOND)])
+    said = chat(shell, "/rev off", f"/model {other}", "/rev", QUESTION, words=("--mode", "turns", "-m", one))
+    assert said.count("revisions: off") == 2
+    assert SECOND.split(",")[0] in said
+    assert "feedback" not in said
+
+
 def test_a_long_paste_with_wide_and_right_to_left_letters_is_one_question(tmp_path: Path) -> None:
     shell = Shell(tmp_path, {"SELFEE_CHATS": str(tmp_path / "chats")})
     pasted = "空はなぜ青い？ למה השמיים כחולים?\n" * 330

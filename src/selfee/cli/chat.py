@@ -94,7 +94,7 @@ def chat(
     if goes_on and path is None:
         raise UsageError(f"--continue: no conversation in {folder}; expected one; start without it")
     conversation = Conversation() if path is None else Conversation.load(path)
-    if conversation.model and call.get_parameter_source("model") is not None and not _was_given(call, "model"):
+    if conversation.model and not _was_given(call, "model"):
         model = conversation.model
     if system is not None:
         conversation.system = system
@@ -114,10 +114,12 @@ def chat(
 
     talk = Talk(open_one(model), open_one, conversation, screen, shelf, path, keep, fold)
     try:
-        _restore(talk, shelf, stderr)
+        _restore(talk, stderr)
         _greet(talk, screen)
-        talk.run(open_reader(sys.stdin, folder / "history", screen.has_color))
-        _save_cache(talk, shelf, stderr)
+        try:
+            talk.run(open_reader(sys.stdin, folder / "history", screen.has_color))
+        finally:  # also where the terminal was closed
+            _save_cache(talk, shelf, stderr)
     finally:
         talk.opened.engine.close()
 
@@ -144,7 +146,7 @@ def _greet(talk: Talk, screen: Screen) -> None:
         screen.write(screen.style(f"… {turn.question.splitlines()[0][:70]}", "dim") + "\n")
 
 
-def _restore(talk: Talk, shelf: Shelf, stderr: Screen) -> None:
+def _restore(talk: Talk, stderr: Screen) -> None:
     """What the model had read of this conversation, if it was kept; without it the model reads it again."""
     from selfee.cli.settings import remembered_fingerprints
     from selfee.engines.local import LocalEngine

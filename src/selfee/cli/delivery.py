@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from selfee.chain.allowance import Allowance
 from selfee.chain.budgets import Budgets
@@ -10,10 +12,10 @@ from selfee.chain.checkers import Checker
 from selfee.chain.format import render_steps
 from selfee.chain.policy import RevisionPolicy
 from selfee.chain.record import samples_to_json, to_json
-from selfee.chain.resampling import SamplesStream, stream_samples
+from selfee.chain.resampling import SampleEvent, SamplesStream, stream_samples
 from selfee.chain.run import ChainStream, Mode, stream_chain
 from selfee.chain.samples import Samples, SamplesEnd, SamplesFinished
-from selfee.chain.types import Chain, ChainFinished, Instruction
+from selfee.chain.types import Chain, ChainFinished, Event, Instruction
 from selfee.cli.chain_view import ChainView, final_rule, wrapped
 from selfee.cli.choosing import Chooser
 from selfee.cli.output import Screen, for_terminal
@@ -21,6 +23,12 @@ from selfee.cli.plain import plain_event
 from selfee.cli.samples_view import SamplesView
 from selfee.engines.base import SamplingParams
 from selfee.errors import EngineError, SelfeeError
+
+E = TypeVar("E", bound=Event | SampleEvent)
+E_co = TypeVar("E_co", bound=Event | SampleEvent, covariant=True)
+E_contra = TypeVar("E_contra", bound=Event | SampleEvent, contravariant=True)
+R = TypeVar("R", Chain, Samples)
+R_contra = TypeVar("R_contra", Chain, Samples, contravariant=True)
 
 
 @dataclass(frozen=True)
@@ -91,38 +99,75 @@ def deliver_chain(stream: ChainStream, wish: Wish, stdout: Screen, stderr: Scree
     Raises what stopped the chain, and EngineError if not even the first answer was finished.
     """
     view = ChainView(stderr) if wish.shows_chain else None
-    try:
-        for event in stream:
-            if view is not None:
-                view.show(event)
-            if wish.form == "jsonl":
-                stdout.write_json(plain_event(event))
-    except KeyboardInterrupt:
-        stream.close()
-        if view is not None:
-            view.interrupt(stream.chain)
-        if wish.form == "jsonl":
-            stdout.write_json(plain_event(ChainFinished(stream.chain)))
-        if stream.chain.delivered is not None or wish.form == "json":
-            _print(stream.chain, wish, stdout, stderr)
-        raise
-    except SelfeeError:
-        if stream.chain.delivered is not None or wish.form == "json":
-            _print(stream.chain, wish, stdout, stderr)
-        raise
-    _print(stream.chain, wish, stdout, stderr)
-    if stream.chain.delivered is None:
+    _follow(
+        stream,
+        view,
+        wish,
+        stdout,
+        lambda: stream.chain,
+        ChainFinished,
+        lambda chain: _print(chain, wish, stdout, stderr),
+    )
+    chain = stream.chain
+    if chain.delivered is None:
         found = "no answer was finished; what there is of it was printed"
-        if not stream.chain.final.strip():
+        if not chain.final.strip():
             found = "the model wrote no answer"
-        raise EngineError(f"{stream.chain.status}; {found}")
-    if not stream.chain.is_complete and view is None and not wish.is_quiet:
-        stderr.write(for_terminal(stream.chain.status) + "\n")
+        raise EngineError(f"{chain.status}; {found}")
+    if not chain.is_complete and view is None and not wish.is_quiet:
+        stderr.write(for_terminal(chain.status) + "\n")
 
 
 def deliver_samples(stream: SamplesStream, wish: Wish, stdout: Screen, stderr: Screen) -> None:
     """As ``deliver_chain``, for several attempts."""
     view = SamplesView(stderr) if wish.shows_chain else None
+    _follow(
+        stream,
+        view,
+        wish,
+        stdout,
+        lambda: stream.samples,
+        SamplesFinished,
+        lambda samples: _print_samples(samples, wish, stdout, stderr),
+    )
+    samples = stream.samples
+    if samples.delivered is None:
+        raise EngineError(f"{samples.status}; no attempt was finished with an answer")
+    if samples.end is SamplesEnd.CUT_OFF and view is None and not wish.is_quiet:
+        stderr.write(for_terminal(samples.status) + "\n")
+
+
+class _Stream(Protocol[E_co]):
+    """Events that can be broken off."""
+
+    def __iter__(self) -> Iterator[E_co]: ...
+
+    def close(self) -> None: ...
+
+
+class _View(Protocol[E_contra, R_contra]):
+    """Shows events, and what there is where the user stops them."""
+
+    def show(self, event: E_contra) -> None: ...
+
+    def interrupt(self, made: R_contra, /) -> None: ...
+
+
+def _follow(
+    stream: _Stream[E],
+    view: _View[E, R] | None,
+    wish: Wish,
+    stdout: Screen,
+    made: Callable[[], R],
+    last_event: Callable[[R], E],
+    show_result: Callable[[R], None],
+) -> None:
+    """Show events as they come and the result at the end, or what there is of it where something stops the stream."""
+
+    def show_finished() -> None:
+        if made().delivered is not None or wish.form == "json":
+            show_result(made())
+
     try:
         for event in stream:
             if view is not None:
@@ -131,24 +176,16 @@ def deliver_samples(stream: SamplesStream, wish: Wish, stdout: Screen, stderr: S
                 stdout.write_json(plain_event(event))
     except KeyboardInterrupt:
         stream.close()
-        samples = stream.samples
         if view is not None:
-            view.interrupt(samples)
+            view.interrupt(made())
         if wish.form == "jsonl":
-            stdout.write_json(plain_event(SamplesFinished(samples)))
-        if samples.delivered is not None or wish.form == "json":
-            _print_samples(samples, wish, stdout, stderr)
+            stdout.write_json(plain_event(last_event(made())))
+        show_finished()
         raise
     except SelfeeError:
-        if stream.samples.delivered is not None or wish.form == "json":
-            _print_samples(stream.samples, wish, stdout, stderr)
+        show_finished()
         raise
-    samples = stream.samples
-    _print_samples(samples, wish, stdout, stderr)
-    if samples.delivered is None:
-        raise EngineError(f"{samples.status}; no attempt was finished with an answer")
-    if samples.end is SamplesEnd.CUT_OFF and view is None and not wish.is_quiet:
-        stderr.write(for_terminal(samples.status) + "\n")
+    show_result(made())
 
 
 def _print(chain: Chain, wish: Wish, stdout: Screen, stderr: Screen) -> None:

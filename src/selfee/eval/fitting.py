@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from selfee.llama.config import LlamaConfig
-from selfee.llama.memory import cache_bytes, memory_needed, scratch_bytes
+from selfee.llama.memory import memory_beside, memory_needed
 from selfee.weights.checkpoint import TensorInfo
 from selfee.weights.ggml import Hyper
 from selfee.weights.open import open_checkpoint
@@ -98,8 +98,7 @@ def weights_of(shape: Shape, kind: FileType) -> int:
 
 def need_of(shape: Shape, kind: FileType, context: int) -> int:
     """Bytes of memory to run it with a context of so many tokens."""
-    config = shape.config
-    return weights_of(shape, kind) + cache_bytes(config, context) + scratch_bytes(config)
+    return memory_beside(weights_of(shape, kind), shape.config, context)
 
 
 @dataclass(frozen=True)

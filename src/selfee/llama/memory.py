@@ -23,7 +23,14 @@ def memory_needed(
     Raises what ``cache_bytes`` raises.
     """
     weights = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-    return weights + sessions * cache_bytes(config, context_length, cache_type) + scratch_bytes(config)
+    return memory_beside(weights, config, context_length, sessions, cache_type)
+
+
+def memory_beside(
+    weights: int, config: LlamaConfig, context_length: int, sessions: int = 1, cache_type: CacheType = "f16"
+) -> int:
+    """As ``memory_needed``, for a model that is known by its shape and the bytes of its ``weights`` alone."""
+    return weights + sessions * cache_bytes(config, context_length, cache_type) + _scratch_bytes(config)
 
 
 def cache_bytes(config: LlamaConfig, context_length: int, cache_type: CacheType = "f16") -> int:
@@ -35,7 +42,7 @@ def cache_bytes(config: LlamaConfig, context_length: int, cache_type: CacheType 
     return config.layers * config.kv_heads * positions * token_bytes
 
 
-def scratch_bytes(config: LlamaConfig) -> int:
+def _scratch_bytes(config: LlamaConfig) -> int:
     """Bytes of the intermediate values of a forward pass."""
     widest = max(config.width, config.hidden, config.q_width)
     per_token = 4 * (3 * config.width + 2 * config.q_width + 2 * config.kv_width + 2 * config.hidden + 2 * widest)

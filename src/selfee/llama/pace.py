@@ -16,9 +16,7 @@ _RATE_MEMORY = 0.95  # of tokens and seconds, for each pass: about the last twen
 _KEPT = 7  # times of each size; their median is believed, so that one disturbed pass changes nothing
 _SLOPES = 15  # of the last passes, for each of the two slopes
 _SLOPE = 0.15  # cost of a token more against one token alone, before anything was measured
-_PANEL = (
-    8  # tokens that the kernels take together: up to here reading weights hides arithmetic, from here on it adds up
-)
+_PANEL = 8  # tokens that the kernels take together: up to here reading weights hides arithmetic, then it adds up
 _DOUBT = 3  # passes of a size before its own times outweigh the line through those of all sizes
 _WORST = 1.5  # of the line: what a size seen fewer times may be thought to cost, or it would never be seen again
 

@@ -32,6 +32,7 @@ from selfee.cli.chatting.commands import Call, help_text, number_in, parse, ques
 from selfee.cli.chatting.conversation import Conversation, Shelf, try_to_save
 from selfee.cli.chatting.folded import FoldedView
 from selfee.cli.chatting.reading import Reader
+from selfee.cli.interrupts import TerminatedError
 from selfee.cli.output import Screen, for_terminal
 from selfee.engines.base import SamplingParams
 from selfee.errors import SelfeeError, UsageError
@@ -89,6 +90,8 @@ class Talk:
         while True:
             try:
                 entry = reader.read()
+            except TerminatedError:
+                raise  # not the user's Ctrl-C
             except KeyboardInterrupt:
                 if leaving:
                     return
@@ -103,6 +106,8 @@ class Talk:
                     return
             except SelfeeError as error:
                 self._complain(str(error))
+            except TerminatedError:
+                raise
             except KeyboardInterrupt:
                 self.screen.write("\n")
 
@@ -111,7 +116,7 @@ class Talk:
         call = parse(entry)
         if call is None:
             if question := question_of(entry):
-                self._answer(self.conversation.ask(question))
+                self._make(self.conversation.ask(question), self.opened.settings.policy, (), None)
             return True
         if call.name == "quit":
             return False
@@ -125,12 +130,11 @@ class Talk:
 
     def _do_rev(self, call: Call) -> None:
         settings = self.opened.settings
-        if call.argument in ("", "auto"):
-            if call.argument:
-                settings.policy = RevisionPolicy()
+        if call.argument == "auto":
+            settings.policy = RevisionPolicy()
         elif call.argument == "off":
             settings.policy = RevisionPolicy(0, 0)
-        else:
+        elif call.argument:
             number = number_in(call, "number of revisions", 0, _MOST_REVISIONS)
             settings.policy = RevisionPolicy(number, max(number, RevisionPolicy().max_revisions or 0))
         self._say(_policy_text(settings.policy))
@@ -155,14 +159,8 @@ class Talk:
         self._show_final(chain.steps[number].answer)
 
     def _do_regen(self, call: Call) -> None:
-        chain = self._last()
-        self.conversation.chains.pop()
-        try:
-            self._answer(chain.instruction, seed=random.getrandbits(32))
-        except BaseException:
-            if not self.conversation.chains or self.conversation.chains[-1].instruction != chain.instruction:
-                self.conversation.chains.append(chain)  # nothing came in its place
-            raise
+        chain, policy = self._last(), self.opened.settings.policy
+        self._make(chain.instruction, policy, (), random.getrandbits(32), replaces=chain)
 
     def _do_chain(self, call: Call) -> None:
         view = ChainView(self.screen)
@@ -201,6 +199,7 @@ class Talk:
     def _do_model(self, call: Call) -> None:
         if call.argument:
             opened = self.open_model(call.argument)  # first, so that an error changes nothing
+            opened.settings.policy = self.opened.settings.policy  # /rev is about the conversation
             old, self.opened = self.opened, opened
             self.conversation.model = opened.name
             old.engine.close()
@@ -240,9 +239,6 @@ class Talk:
 
     # Making chains.
 
-    def _answer(self, instruction: Instruction, seed: int | None = None) -> None:
-        self._make(instruction, self.opened.settings.policy, (), seed)
-
     def _go_on(self, chain: Chain, start: Sequence[Step], policy: RevisionPolicy) -> None:
         self._make(chain.instruction, replace(policy, stop_repeats=False), start, chain.seed, replaces=chain)
 
@@ -272,8 +268,10 @@ class Talk:
             with closing(stream):
                 for event in stream:
                     view.show(event)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stopped:
             view.interrupt(stream.chain)
+            if isinstance(stopped, TerminatedError):
+                raise
         finally:
             self._keep(stream.chain, replaces, time.monotonic() - started, len(start))
         shown_last = len(stream.chain.steps) - 1
@@ -283,7 +281,7 @@ class Talk:
             self._show_final(stream.chain.final)
 
     def _keep(self, chain: Chain, replaces: Chain | None, seconds: float, known: int) -> None:
-        """Keep what was made, also what was broken off, as long as anything of it is new and finished."""
+        """Keep what was made, also what was broken off; a chain is replaced only by one with a finished answer."""
         new = [cost for step in chain.steps[known:] for cost in (step.answer_cost, step.feedback_cost) if cost]
         self.total.tokens += sum(cost.tokens for cost in new)
         self.total.drafted += sum(cost.drafted_tokens for cost in new)
