@@ -4,6 +4,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "bindings/checks.h"
+#include "bindings/unlocked.h"
 #include "matmul/activations.h"
 #include "matmul/packed.h"
 
@@ -33,7 +34,7 @@ FloatVector py_dequantize(int64_t type_id, const Bytes& blocks, int64_t count) {
     FloatVector out = new_array<FloatVector>({size_t(count)});
     float* values = out.data();
     const uint8_t* bytes = blocks.data();
-    nb::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     dequantize(type, bytes, count, values);
     return out;
 }
@@ -64,7 +65,7 @@ FloatMatrix py_matmul(int64_t type_id, const Bytes& blocks, int64_t rows, int64_
                std::to_string(kernels.row_tile) + " within " + std::to_string(rows));
     FloatMatrix y = new_array<FloatMatrix>({x.shape(0), size_t(rows)});
     float* values = y.data();
-    nb::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     PackedMemory memory;
     if (packed) pack_all(w, memory);
     const Activations a = prepared(w.type, w.packed != nullptr, x, kernels);

@@ -6,8 +6,6 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <memory>
 #include <optional>
@@ -15,6 +13,7 @@
 #include <string>
 #include <tuple>
 
+#include "bindings/unlocked.h"
 #include "forward.h"
 #include "sampling.h"
 
@@ -131,7 +130,7 @@ public:
     // copied into the layout that the kernels are fastest with: true for each that was. The others are made present.
     std::vector<bool> ready(int64_t index, bool packed) {
         require(0 <= index && index <= shape().layers, "there is no such layer");
-        const nb::gil_scoped_release unlocked;
+        const Unlocked unlocked;
         if (index == shape().layers) return {transformer_->ready(transformer_->head, packed, memory_)};
         Layer& layer = transformer_->layers[size_t(index)];
         std::vector<bool> copied;
@@ -150,37 +149,6 @@ private:
 };
 
 bool never() { return false; }
-
-// Once Python ends, a thread that asks for its lock is thrown out of whatever it is in, which C++ answers by ending the
-// process with a crash. A daemon thread that is still computing then waits here for the end instead.
-void wait_if_python_ends() {
-#if PY_VERSION_HEX >= 0x030d0000
-    while (Py_IsFinalizing()) pause();
-#else
-    while (_Py_IsFinalizing()) pause();
-#endif
-}
-
-// Runs without Python's lock.
-class Unlocked {
-public:
-    Unlocked() : state_(PyEval_SaveThread()) {}
-    ~Unlocked() {
-        wait_if_python_ends();
-        PyEval_RestoreThread(state_);
-    }
-    Unlocked(const Unlocked&) = delete;
-    Unlocked& operator=(const Unlocked&) = delete;
-
-private:
-    PyThreadState* state_;
-};
-
-bool signal_arrived() {
-    wait_if_python_ends();
-    const nb::gil_scoped_acquire locked;
-    return PyErr_CheckSignals() != 0;
-}
 
 class Session {
 public:

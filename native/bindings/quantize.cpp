@@ -11,6 +11,7 @@
 #include <tuple>
 
 #include "bindings/checks.h"
+#include "bindings/unlocked.h"
 
 using namespace nb::literals;
 
@@ -21,11 +22,6 @@ using Importance = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::devic
 using Blocks = nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>;
 // Where something could not be stored: its index, and the value, or none where a block's scale is not finite.
 using Found = std::tuple<int64_t, std::optional<float>>;
-
-bool interrupt_arrived() {
-    const nb::gil_scoped_acquire locked;
-    return PyErr_CheckSignals() != 0;
-}
 
 std::unique_ptr<Quantizer> make_quantizer(int threads, const std::optional<std::string>& isa) {
     if (threads < 1 || threads > 1024) refuse("threads " + std::to_string(threads) + "; expected 1 to 1024");
@@ -73,8 +69,8 @@ std::tuple<Blocks, std::optional<Found>> run(Quantizer& quantizer, int64_t type_
     const nb::capsule owner(data, [](void* p) noexcept { std::free(p); });
     std::optional<Unstorable> found;
     {
-        const nb::gil_scoped_release unlocked;
-        found = quantizer.run(source, target, data, interrupt_arrived);
+        const Unlocked unlocked;
+        found = quantizer.run(source, target, data, signal_arrived);
     }
     if (PyErr_Occurred() != nullptr) throw nb::python_error();
     return {Blocks(data, {size}, owner), as_tuple(found)};
@@ -89,8 +85,8 @@ std::tuple<double, double, std::optional<Found>> measure(Quantizer& quantizer, i
     SumsOfSquares sums{};
     std::optional<Unstorable> found;
     {
-        const nb::gil_scoped_release unlocked;
-        found = quantizer.measure(source, target, sums, interrupt_arrived);
+        const Unlocked unlocked;
+        found = quantizer.measure(source, target, sums, signal_arrived);
     }
     if (PyErr_Occurred() != nullptr) throw nb::python_error();
     return {sums.error, sums.energy, as_tuple(found)};

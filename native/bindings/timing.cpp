@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "bindings/checks.h"
+#include "bindings/unlocked.h"
 #include "peaks.h"
 #include "matmul/packed.h"
 
@@ -31,7 +32,7 @@ double seconds_of(int threads, Work work) {
         while (!go.load()) std::this_thread::yield();
         work(thread);
     };
-    nb::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     for (int thread = 0; thread < threads; ++thread) others.emplace_back(run, thread);
     while (waiting.load() > 0) std::this_thread::yield();
     const auto start = std::chrono::steady_clock::now();
@@ -45,7 +46,7 @@ struct HeldMatrix {
     Matrix matrix;
     HeldMatrix(int64_t type, const Bytes& blocks, int64_t rows, int64_t cols, bool packed)
         : matrix(checked_matrix(type, blocks, rows, cols)) {
-        nb::gil_scoped_release unlocked;
+        const Unlocked unlocked;
         PackedMemory memory;
         if (packed) pack_all(matrix, memory);
     }
