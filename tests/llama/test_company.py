@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
@@ -187,7 +188,7 @@ def test_prompts_share_the_room_of_a_pass(asked: list[int], room: int) -> None:
     if prompts:
         assert prompts[0][1] >= min(prompts[0][0], room // 2), "the first is never put off"
         short = sorted(prompts[1:], key=lambda each: (each[0], -each[1]))
-        assert all(later == 0 for (count, share), (_, later) in zip(short, short[1:], strict=False) if share < count)
+        assert all(later == 0 for (count, share), (_, later) in itertools.pairwise(short) if share < count)
 
 
 def test_who_stops_pulling_does_not_stop_the_others(model: Model) -> None:
