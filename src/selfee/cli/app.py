@@ -23,6 +23,7 @@ COMMANDS = {
     "imatrix": "Compute which columns of a model matter, from what flows through it while it reads a text.",
     "perplexity": "Measure how well model files predict a text, and how far they are from the model they were made of.",
     "bench": "Measure how fast model files run here, beside what this machine could do.",
+    "report": "Sum up judgments: scores with intervals, biases of the judge, a page with every question.",
     "card": "Write the model card of a folder of files: sizes, memory, types, quality, checksums, commands.",
     "delta": "Make, apply and show deltas: what leads from a base model to one trained from it.",
     "doctor": "Say what this machine has, what fits, what is missing, and how to get it.",
