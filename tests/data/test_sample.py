@@ -42,7 +42,9 @@ def test_what_is_written_as_json_is_read_back_the_same(sample: Sample) -> None:
 
 
 @given(st.lists(samples(), max_size=4))
-def test_a_file_gives_back_its_samples_in_order(tmp_path_factory: pytest.TempPathFactory, written: list[Sample]) -> None:
+def test_a_file_gives_back_its_samples_in_order(
+    tmp_path_factory: pytest.TempPathFactory, written: list[Sample]
+) -> None:
     path = tmp_path_factory.mktemp("samples") / "samples.jsonl"
     write_samples(path, written)
     assert list(read_samples(path)) == written

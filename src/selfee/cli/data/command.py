@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from selfee.cli.data import collect
+
 app = typer.Typer(
     name="data",
     no_args_is_help=True,
@@ -12,6 +14,5 @@ app = typer.Typer(
     epilog="Examples:\n\n\b\n  selfee data collect gsm8k:train.jsonl alpaca:alpaca_data.json -o samples.jsonl\n"
     "  selfee data merge chains/*.jsonl -o training/\n  selfee data stats training/train.jsonl",
 )
-PARTS: tuple[typer.Typer, ...] = ()
-for part in PARTS:
-    app.add_typer(part)
+for part in (collect,):
+    app.add_typer(part.app)
