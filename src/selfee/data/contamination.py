@@ -68,9 +68,9 @@ class EvaluationIndex:
         for number, words in enumerate(self._words):
             if words:
                 self._whole.setdefault(" ".join(words), number)
-            for group in set(groups_of(words)):
+            for group in dict.fromkeys(groups_of(words)):
                 self._groups[group].append(number)
-        self._counts = [len(set(groups_of(words))) for words in self._words]
+        self._counts = [len(dict.fromkeys(groups_of(words))) for words in self._words]
         self._weights = self._weigh()
         self._totals = [self._total(words) for words in self._words]
 
@@ -82,7 +82,7 @@ class EvaluationIndex:
             return Overlap(self.questions[self._whole[line]], True, 1.0)
         weights: dict[int, float] = defaultdict(float)
         counts: dict[int, int] = defaultdict(int)
-        for group in set(groups_of(words)):
+        for group in dict.fromkeys(groups_of(words)):
             weight = self._weights.get(group, 0.0)
             for number in self._groups.get(group, ()):
                 counts[number] += 1
@@ -112,7 +112,7 @@ class EvaluationIndex:
 
     def _total(self, words: list[str]) -> float:
         """All weights of a question; 0 = it has too few groups to be found nearly."""
-        weights = [self._weights[group] for group in set(groups_of(words)) if group in self._weights]
+        weights = [self._weights[group] for group in dict.fromkeys(groups_of(words)) if group in self._weights]
         return sum(weights) if len(weights) >= _FEWEST_NEAR else 0.0
 
 
@@ -150,9 +150,8 @@ def _read_source(given: Input, label: str) -> Iterator[Evaluation]:
             if found.reason not in ("another split", "duplicate"):
                 raise BadFileError(f"{found.where}: {found.reason} ({found.detail}); expected evaluation questions")
             continue
-        yield Evaluation(
-            text, str(found.extra.get("task_id", found.origin.rpartition(":")[2])), found.question.question
-        )
+        name = str(found.extra.get("task_id", found.origin.rpartition(":")[2]))
+        yield Evaluation(label, name, found.question.question)
 
 
 def _asked(fields: Mapping[str, Any]) -> Iterator[str]:

@@ -25,7 +25,7 @@ from selfee.errors import UsageError
 from selfee.weights.folders import FolderKind
 
 MANIFEST = "manifest.json"
-TRAINING_SET = FolderKind("a training set", (MANIFEST,))
+TRAINING_SET = FolderKind("a training set", "training sets", (MANIFEST,))
 _REJECTED, _OVERLAPS = "rejected.jsonl", "contaminated.jsonl"
 _SOURCE = re.compile(r"[a-z][a-z0-9_-]+")
 _SPLITS = ("train", "validation")

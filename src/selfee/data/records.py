@@ -1,4 +1,4 @@
-"""Chains as the lines of a training set: SelFee's record format with the true source, read from ours and the original's.
+"""Chains as lines of a training set: SelFee's record format with the true source, read from ours and the original's.
 
 What a line holds beyond the format (who was the teacher, what it cost) is kept as it is.
 """

@@ -20,10 +20,11 @@ class FolderKind:
     """What a folder holds, and the endings of file names of which one must be there for it to be such a folder."""
 
     name: str
+    files: str
     endings: tuple[str, ...]
 
 
-MODEL = FolderKind("a model", (".safetensors", ".bin", ".pth", ".gguf"))
+MODEL = FolderKind("a model", "model files", (".safetensors", ".bin", ".pth", ".gguf"))
 _SPARE = 16 << 20  # bytes of disk that stay free
 
 
@@ -43,7 +44,8 @@ def require_new_folder(folder: Path, *, force: bool, kind: FolderKind = MODEL) -
     # --force must never take somebody's home with it.
     if any(entry.is_dir() for entry in entries) or not any(entry.name.endswith(kind.endings) for entry in entries):
         raise UsageError(
-            f"{folder}: holds something else than {kind.name}; --force replaces only folders of such files; choose another"
+            f"{folder}: holds something else than {kind.name}; --force replaces only folders of {kind.files}; "
+            "choose another"
         )
 
 

@@ -22,7 +22,7 @@ app = typer.Typer(rich_markup_mode=None)
 _EXAMPLES = (
     "Examples:\n\n\b\n"
     "  selfee data merge chains.jsonl -o training/ --against vicuna_questions.jsonl --against mbpp@test:mbpp.jsonl\n"
-    "  selfee data merge conala:feedback_gpt_3.5_turbo_conala.jsonl mbpp:feedback_gpt_3.5_turbo_mbpp.jsonl -o training/\n"
+    "  selfee data merge conala:feedback_gpt_3.5_turbo_conala.jsonl mbpp:feedback_mbpp.jsonl -o training/\n"
     "  selfee data merge chains/ -o training/ --validation 0.02 --json"
 )
 _FILES = "Files or folders of chains, ours or SelFee's; SOURCE:PATH where the records do not say what they are of."
