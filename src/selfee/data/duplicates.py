@@ -42,8 +42,7 @@ class Duplicates:
             raise UsageError(f"threshold of near-duplicates: {threshold}; expected 0.5 to 1")
         self._threshold = threshold
         self._seen: dict[bytes, str] = {}
-        self._ids: list[str] = []
-        self._sketches: list[Any] = []
+        self._near: list[tuple[str, Any]] = []  # id and sketch
         self._index: Any = None
 
     def add(self, id: str, text: str, *, near: bool = False) -> Duplicate | None:
@@ -64,12 +63,11 @@ class Duplicates:
         if self._index is None:
             self._index = new_index(self._threshold)
         sketch = sketch_of(groups)
-        close = [(self._sketches[place].jaccard(sketch), -place) for place in self._index.query(sketch)]
+        close = [(self._near[place][1].jaccard(sketch), -place) for place in self._index.query(sketch)]
         if close and max(close)[0] >= self._threshold:
-            return self._ids[-max(close)[1]]
-        self._index.insert(len(self._ids), sketch)
-        self._ids.append(id)
-        self._sketches.append(sketch)
+            return self._near[-max(close)[1]][0]
+        self._index.insert(len(self._near), sketch)
+        self._near.append((id, sketch))
         return None
 
 

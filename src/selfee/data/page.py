@@ -11,9 +11,11 @@ from selfee.data.statistics import KINDS, VERDICTS, SourceStatistics, disagreeme
 _LISTED = 2000  # disagreements; more are in --json
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --dim: #656d76; --paper: #ffffff; --line: #d8dee4; --shade: #f6f8fa;
-  --c0: #3b6fd4; --c1: #2f9e6e; --c2: #b8901f; --c3: #8e5bc2; --c4: #c2574f; --c5: #4a9bab; }
+  --c0: #3b6fd4; --c1: #2f9e6e; --c2: #b8901f; --c3: #8e5bc2; --c4: #c2574f; --c5: #4a9bab;
+  --v0: #c8682b; --v1: #57803a; --v2: #7d8590; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --dim: #9198a1; --paper: #0d1117; --line: #30363d;
-  --shade: #161b22; --c0: #6c9bf0; --c1: #4fc08d; --c2: #d9b44a; --c3: #b78be8; --c4: #e58079; --c5: #6fc3d3; } }
+  --shade: #161b22; --c0: #6c9bf0; --c1: #4fc08d; --c2: #d9b44a; --c3: #b78be8; --c4: #e58079; --c5: #6fc3d3;
+  --v0: #f0995c; --v1: #8fbf6a; --v2: #9198a1; } }
 body { color: var(--ink); background: var(--paper); font: 16px/1.5 system-ui, sans-serif; max-width: 60rem;
   margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
@@ -31,6 +33,7 @@ svg .mark { fill: var(--c0); } code { font-size: .85em; }
 .c0 { fill: var(--c0); } .c1 { fill: var(--c1); } .c2 { fill: var(--c2); }
 .c3 { fill: var(--c3); } .c4 { fill: var(--c4); }
 .c5 { fill: var(--c5); }
+.v0 { fill: var(--v0); } .v1 { fill: var(--v1); } .v2 { fill: var(--v2); }
 """
 
 
@@ -91,15 +94,19 @@ def _verdicts(found: Mapping[str, SourceStatistics]) -> Iterator[str]:
             ("source", *VERDICTS), [(name, *(getattr(one, pick)[v] for v in VERDICTS)) for name, one in found.items()]
         )
     yield "<h2>Verdicts that are missing or make no sense</h2>"
+    yield (
+        "<p>Chains whose last feedback asks for a revision or states no verdict; feedback without verdict, or content, "
+        "that a revision follows; feedback whose verdict does not go with its score.</p>"
+    )
     yield _table(
         (
             "source",
-            "chain ends asking to revise",
-            "ends without verdict",
-            "silent, revision follows",
-            "content, revision follows",
+            "ends asking",
+            "ends silent",
+            "silent, goes on",
+            "content, goes on",
             "content under 9",
-            "revise at 9 or more",
+            "revise from 9",
         ),
         [
             (

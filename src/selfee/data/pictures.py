@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
 WIDTH = 720
 _LEFT, _RIGHT, _TOP, _ROW, _FOOT = 130, 24, 34, 26, 26
-_COLORS = 6  # classes c0 … c5, whose colours the page's style sheet knows
+_COLORS = 6  # classes c0 … c5, whose colours the page's style sheet knows, as those of v0 … v2
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ class Range:
 
 
 def stacked_bars(title: str, bars: Sequence[Bar], series: Sequence[str]) -> str:
-    """Bars of equal length, each divided into the shares of its pieces, with a legend."""
+    """Bars of equal length, each divided into the shares of its pieces (up to three), with a legend."""
     height = _TOP + 22 + _ROW * len(bars) + 8
-    return "\n".join([*_open(title, height), *_legend(series), *_stacks(bars, series), "</svg>"])
+    return "\n".join([*_open(title, height), *_legend(series, "v"), *_stacks(bars, series), "</svg>"])
 
 
 def columns(title: str, groups: Sequence[str], values: Mapping[str, Sequence[float]], unit: str = "%") -> str:
@@ -41,10 +42,10 @@ def columns(title: str, groups: Sequence[str], values: Mapping[str, Sequence[flo
     height, foot = 240, 28
     top = _TOP + 24
     room = height - top - foot
-    highest = max((value for series in values.values() for value in series), default=0) or 1
+    highest = _round_up(max((value for series in values.values() for value in series), default=0))
     step = (WIDTH - 60 - _RIGHT) / max(1, len(groups))
     thick = min(28.0, step * 0.8 / max(1, len(values)))
-    parts = [*_open(title, height), *_legend(list(values))]
+    parts = [*_open(title, height), *_legend(list(values), "c")]
     for share in (0.0, 0.5, 1.0):
         y = top + room * (1 - share)
         parts.append(f'<path class="grid" d="M52 {y:.1f} H{WIDTH - _RIGHT}"/>')
@@ -64,7 +65,7 @@ def columns(title: str, groups: Sequence[str], values: Mapping[str, Sequence[flo
 def ranges(title: str, lines: Sequence[Range], unit: str) -> str:
     """Lines from the 10th to the 90th percentile with a mark at the median."""
     height = _TOP + _ROW * len(lines) + _FOOT
-    highest = max((line.high for line in lines), default=0) or 1
+    highest = _round_up(max((line.high for line in lines), default=0))
     scale = (WIDTH - _LEFT - _RIGHT - 60) / highest
     parts = list(_open(title, height))
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
@@ -97,7 +98,7 @@ def _stacks(bars: Sequence[Bar], series: Sequence[str]) -> Iterator[str]:
             if share:
                 told = f"{bar.label}, {name}: {bar.pieces[name]:,.0f} ({100 * share:.1f} %)"
                 yield (
-                    f'<rect class="c{number % _COLORS}" x="{x:.1f}" y="{y}" width="{room * share:.1f}" '
+                    f'<rect class="v{number}" x="{x:.1f}" y="{y}" width="{room * share:.1f}" '
                     f'height="{_ROW - 8}"><title>{escape(told)}</title></rect>'
                 )
                 if share > 0.07:
@@ -105,10 +106,18 @@ def _stacks(bars: Sequence[Bar], series: Sequence[str]) -> Iterator[str]:
             x += room * share
 
 
-def _legend(series: Sequence[str]) -> Iterator[str]:
+def _round_up(value: float) -> float:
+    """The next number that a scale may end with: its quarters are short to write."""
+    if value <= 0:
+        return 1.0
+    size = 10.0 ** math.floor(math.log10(value))
+    return next(size * step for step in (1, 1.2, 1.6, 2, 2.4, 3, 4, 5, 6, 8, 10) if size * step >= value)
+
+
+def _legend(series: Sequence[str], kind: str) -> Iterator[str]:
     x = float(_LEFT)
     for number, name in enumerate(series):
-        yield f'<rect class="c{number % _COLORS}" x="{x:.1f}" y="{_TOP - 6}" width="12" height="12"/>'
+        yield f'<rect class="{kind}{number % _COLORS}" x="{x:.1f}" y="{_TOP - 6}" width="12" height="12"/>'
         yield _text(x + 17, _TOP + 4, name)
         x += 34 + 7.2 * len(name)
 
