@@ -27,7 +27,7 @@ from benchmarks.results import record
 
 HERE = Path(__file__).resolve().parent
 
-ENGLISH = """the of and to in is that for it as with on be this by are from at which have an or not can will one all
+_ENGLISH = """the of and to in is that for it as with on be this by are from at which have an or not can will one all
 there more when use time new also some these data first way well because any work even good after people through
 between system small large number program question answer simple result language method value function market garden
 river winter letter friend teacher student doctor kitchen window animal computer music water light history science
@@ -35,14 +35,15 @@ travel money health energy product design server network customer project mornin
 write explain describe compare improve create summarize translate develop review plan build learn measure collect
 quickly carefully usually often rarely clearly together today tomorrow however therefore although while during
 against without within around across behind strong weak bright quiet modern ancient useful careful important
-different possible common public private local global final early late long short high low""".split()
+different possible common public private local global final early late long short high low"""
+ENGLISH = _ENGLISH.split()
 FOREIGN = [
-    """der die und in den von zu das mit sich des auf für ist im dem nicht ein eine als auch es an werden aus er hat dass
-    sie nach wird bei einer um am sind noch wie einem über einen so zum war haben nur oder aber vor zur bis mehr""",
+    """der die und in den von zu das mit sich des auf für ist im dem nicht ein eine als auch es an werden aus er hat
+    dass sie nach wird bei einer um am sind noch wie einem über einen so zum war haben nur oder aber""",
     """de la que el en y a los se del las un por con no una su para es al lo como más o pero sus le ha me si sin sobre
     este ya entre cuando todo esta ser son dos también fue había era muy años hasta desde está mi porque qué sólo""",
-    """le de un être et à il avoir ne je son que se qui ce dans en du elle au pour pas que vous par sur faire plus dire me
-    on mon lui nous comme mais pouvoir avec tout y aller voir bien où sans tu ou leur homme si deux mari moi vouloir""",
+    """le de un être et à il avoir ne je son que se qui ce dans en du elle au pour pas que vous par sur faire plus dire
+    me on mon lui nous comme mais pouvoir avec tout y aller voir bien où sans tu ou leur homme si deux""",
 ]
 MOVED = 0.05  # share of the questions that were asked before, and again of those that nearly were
 FOREIGN_SHARE = 0.1
