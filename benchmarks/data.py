@@ -5,7 +5,8 @@
 Writes synthetic ShareGPT conversations (seeded: answers in the site's HTML with code, one in ten not English, one in
 twenty asked before, one in twenty nearly so) and runs `selfee data collect` on them in a process of its own, whole and
 without one part at a time, so that the parts' costs show. A peer gets the same questions, as text, and only removes
-near-duplicates. Peak memory is the process's, as the kernel counts it.
+near-duplicates. Seconds are those of the processor (one core works, and other work on the machine does not count), start
+and all; peak memory is the process's, as the kernel counts it.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def measured(*command: str) -> dict[str, float]:
     told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     if told["exit"]:
         sys.exit(f"data.py: {' '.join(command)}: ended with {told['exit']}; expected 0\n{done.stderr}")
-    return told
+    return {"seconds": told["user"] + told["system"], "MB": told["peak"] / 1e6}
 
 
 def collecting(rows: Path, out: Path, *flags: str) -> dict[str, float]:
@@ -125,33 +126,27 @@ def main() -> None:
     parser.add_argument("--peer", help="a Python that has datatrove, to compare the search for near-duplicates with")
     given = parser.parse_args()
     figures: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         rows, out = folder / "sg.json", folder / "samples.jsonl"
         write_rows(rows, given.rows)
         size = rows.stat().st_size
         whole = collecting(rows, out)
-        figures |= {"rows": given.rows, "input MB": size / 1e6, "collect rows/s": given.rows / whole["wall"]}
-        figures |= {"collect seconds": whole["wall"], "collect peak MB": whole["peak"] / 1e6}
+        figures |= {"rows": given.rows, "input MB": size / 1e6, "collect rows/s": given.rows / whole["seconds"]}
+        figures |= {f"collect {unit}": value for unit, value in whole.items()}
         report = json.loads((folder / "samples.report.json").read_text())["sources"]["sharegpt"]
         figures |= {"kept": report["kept"]} | {f"rejected, {why}": count for why, count in report["rejected"].items()}
         exact = collecting(rows, out, "--threshold", "1")
-        figures |= {
-            "only exact duplicates seconds": exact["wall"],
-            "only exact duplicates peak MB": exact["peak"] / 1e6,
-        }
+        figures |= {f"only exact duplicates {unit}": value for unit, value in exact.items()}
         texts = folder / "questions.jsonl"
         with texts.open("w", encoding="utf-8") as file:
             for row in conversations(given.rows):
-                question = row["conversations"][0]["value"]
-                file.write(json.dumps({"text": question, "id": row["id"]}) + "\n")
-        ours = measured(sys.executable, str(HERE / "data_duplicates.py"), "selfee", str(texts))
-        figures |= {"near-duplicates seconds": ours["wall"], "near-duplicates peak MB": ours["peak"] / 1e6}
-        if given.peer:
-            theirs = measured(given.peer, str(HERE / "data_duplicates.py"), "datatrove", str(texts))
-            figures |= {"datatrove seconds": theirs["wall"], "datatrove peak MB": theirs["peak"] / 1e6}
-            for which in ("selfee", "datatrove"):
-                figures[f"{which} duplicates"] = int((folder / f"{which}.count").read_text())
+                file.write(json.dumps({"text": row["conversations"][0]["value"], "id": row["id"]}) + "\n")
+        for name, python in {"selfee": sys.executable, "datatrove": given.peer}.items():
+            if python:
+                told = measured(python, str(HERE / "data_duplicates.py"), name, str(texts))
+                figures |= {f"near-duplicates, {name} {unit}": value for unit, value in told.items()}
+                figures[f"near-duplicates, {name} dropped"] = int((folder / f"{name}.count").read_text())
     record("data", figures, isa="python")
 
 

@@ -227,6 +227,13 @@ def test_contaminated_records_can_be_kept_and_answers_checked(tmp_path: Path) ->
     assert report.evaluations["questions.jsonl"]["exact"] == 2
 
 
+def test_a_record_of_a_test_split_is_never_trained_on(tmp_path: Path) -> None:
+    rows = [chain("Why?", split="test"), chain("How?", split="train")]
+    folder, report = run(tmp_path, rows)
+    assert [row["instruction"] for row in lines(folder / "train.jsonl")] == ["How?"]
+    assert report.sources["conala"].rejected == {"test split": 1}
+
+
 def test_near_duplicates_are_only_taken_out_where_asked(tmp_path: Path) -> None:
     text = "Please write a long and friendly letter to my landlord about the broken heating on the third floor"
     rows = [chain(text), chain(text + " now")]

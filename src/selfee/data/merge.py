@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from selfee import __version__
+from selfee.data.collect import TEST
 from selfee.data.contamination import EvaluationIndex, label_of, read_evaluation
 from selfee.data.duplicates import Duplicates
 from selfee.data.files import BadRow, read_rows
@@ -165,6 +166,8 @@ class _Job:
 
     def _take(self, record: Record, where: str) -> None:
         try:
+            if record.fields.get("split") == TEST:
+                raise BadRecordError("test split")
             self._require_new(record)
             self._require_clean(record)
         except BadRecordError as bad:
