@@ -5,8 +5,8 @@
 Writes synthetic ShareGPT conversations (seeded: answers in the site's HTML with code, one in ten not English, one in
 twenty asked before, one in twenty nearly so) and runs `selfee data collect` on them in a process of its own, whole and
 without one part at a time, so that the parts' costs show. A peer gets the same questions, as text, and only removes
-near-duplicates. Seconds are those of the processor (one core works, and other work on the machine does not count), start
-and all; peak memory is the process's, as the kernel counts it.
+near-duplicates. Seconds are those of the processor (one core works, and other work on the machine does not count),
+start and all; peak memory is the process's, as the kernel counts it.
 """
 
 from __future__ import annotations

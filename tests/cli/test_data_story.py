@@ -227,3 +227,11 @@ def test_a_file_without_chains_is_an_error(shell: Shell, tmp_path: Path) -> None
 @pytest.mark.parametrize("command", ["collect", "merge", "stats"])
 def test_help_shows_examples(shell: Shell, command: str) -> None:
     assert f"selfee data {command} " in shell.run("data", command, "--help").stdout
+
+
+def test_a_training_sets_folder_is_read_once(shell: Shell, tmp_path: Path) -> None:
+    write(tmp_path / "one.jsonl", [record(f"Why {n}?", GOOD) for n in range(30)])
+    shell.run("data", "merge", "mine:one.jsonl", "-o", "training", "--validation", "0.3")
+    told = json.loads(shell.run("data", "stats", "training", "--json").stdout)
+    assert told["sources"]["mine"]["records"] == 30
+    assert told["sources"]["mine"]["unreadable"] == {}

@@ -65,7 +65,9 @@ def test_test_splits_stay_out_unless_asked_for(tmp_path: Path) -> None:
 
 
 def test_rows_that_say_their_split_win_over_the_user(tmp_path: Path) -> None:
-    rows = [{"text": f"Task {n}.", "code": "x", "task_id": n, "test_list": []} for n in (5, 100, 520, 700)]
+    rows: list[dict[str, Any]] = [
+        {"text": f"Task {n}.", "code": "x", "task_id": n, "test_list": []} for n in (5, 100, 520, 700)
+    ]
     path = write(tmp_path / "mbpp.jsonl", rows)
     told = [row for row in collect([Input("mbpp", path)]) if isinstance(row, Sample)]
     assert [row.split for row in told] == ["prompt", "validation", "train"]

@@ -124,7 +124,9 @@ def test_files_of_questions_are_read_in_their_formats(tmp_path: Path) -> None:
 
 def test_a_source_can_be_an_evaluation_set_and_reports_do_not_name_folders(tmp_path: Path) -> None:
     path = tmp_path / "mbpp.jsonl"
-    rows = [{"text": f"Task {n}.", "code": "x", "task_id": n, "test_list": []} for n in (5, 100, 101, 700)]
+    rows: list[dict[str, object]] = [
+        {"text": f"Task {n}.", "code": "x", "task_id": n, "test_list": []} for n in (5, 100, 101, 700)
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = list(read_evaluation(f"mbpp@test:{path}"))
     assert [(one.file, one.id) for one in found] == [("mbpp@test:mbpp.jsonl", "100"), ("mbpp@test:mbpp.jsonl", "101")]

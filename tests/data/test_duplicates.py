@@ -98,3 +98,7 @@ def test_near_duplicates_of_a_dropped_question_are_those_of_the_kept_one() -> No
 def test_a_threshold_out_of_range_is_refused(threshold: float) -> None:
     with pytest.raises(UsageError, match=r"expected 0\.5 to 1"):
         Duplicates(threshold)
+
+
+def test_long_runs_of_punctuation_take_no_longer_than_other_text() -> None:
+    assert same_words("_" * 200_000 + "x" + "." * 200_000 + "y") == "x" + "." * 200_000 + "y"

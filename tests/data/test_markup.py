@@ -83,3 +83,8 @@ def test_the_buttons_words_are_taken_out_of_what_others_converted(left: str) -> 
 def test_markup_that_is_broken_or_nested_deeply_ends_in_text_or_a_reason() -> None:
     assert "a" in to_markdown(page("<p>a<b>c</p></i>" * 50))
     to_markdown(page("<div>" * 3000 + "deep" + "</div>" * 3000))
+
+
+def test_a_long_word_behind_a_fence_takes_no_longer_than_other_text() -> None:
+    text = "```" + "a" * 200_000
+    assert to_markdown(text) == text

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,7 +19,7 @@ from selfee import __version__
 from selfee.data.collect import TEST
 from selfee.data.contamination import EvaluationIndex, label_of, read_evaluation
 from selfee.data.duplicates import Duplicates
-from selfee.data.files import BadRow, read_rows
+from selfee.data.files import BadRow, files_of, read_rows
 from selfee.data.records import BadRecordError, Record, read_record
 from selfee.data.sources import NAMES_2023
 from selfee.errors import UsageError
@@ -47,6 +47,19 @@ def parse_chain_file(text: str) -> ChainFile:
     if not colon or not _SOURCE.fullmatch(source) or Path(text).exists():
         return ChainFile(Path(text))
     return ChainFile(Path(path), NAMES_2023.get(source, source))
+
+
+def chain_files(inputs: Sequence[str]) -> list[ChainFile]:
+    """The files that these words name: a folder's data files; of a training set's folder, its lines alone."""
+    found = []
+    for given in map(parse_chain_file, inputs):
+        if (given.path / MANIFEST).is_file():
+            parts = [given.path / f"{split}.jsonl" for split in _SPLITS]
+            paths = [path for path in parts if path.is_file() and path.stat().st_size]
+        else:
+            paths = files_of(given.path)
+        found += [replace(given, path=path) for path in paths]
+    return found
 
 
 @dataclass(frozen=True)

@@ -54,17 +54,13 @@ def merge(
     The folder holds train and validation, each as JSON and as JSON lines, the rejected records with their reasons, and
     a manifest. The same files give the same bytes.
     """
-    from dataclasses import replace
-
     from selfee.cli.data.reading import reading_display, require_apart, size_of
-    from selfee.data.files import files_of
-    from selfee.data.merge import TRAINING_SET, parse_chain_file
+    from selfee.data.merge import TRAINING_SET, chain_files
     from selfee.data.merge import merge as merge_files
     from selfee.weights.folders import replacing_folder
 
-    named = [parse_chain_file(text) for text in inputs]
-    given = [replace(one, path=path) for one in named for path in files_of(one.path)]
-    require_apart([out], [one.path for one in named])
+    given = chain_files(inputs)
+    require_apart([out], [one.path for one in given])
     started = time.monotonic()
     total = size_of([one.path for one in given])
     with (
@@ -100,15 +96,12 @@ def _tables(report: MergeReport, screen: Screen) -> str:
         columns = (Column("source"), Column("rejected because"), Column("records", is_number=True))
         text += "\n" + render_table(columns, reasons, screen)
     if report.evaluations:
-        columns = (
-            Column("evaluation questions"),
-            *(Column(name, is_number=True) for name in ("questions", "found exactly", "nearly")),
-        )
+        counted = (Column(name, is_number=True) for name in ("questions", "found exactly", "nearly"))
         found = [
             (name, *(f"{count[kind]:,}" for kind in ("questions", "exact", "near")))
             for name, count in report.evaluations.items()
         ]
-        text += "\n" + render_table(columns, found, screen)
+        text += "\n" + render_table([Column("evaluation questions"), *counted], found, screen)
     return text
 
 

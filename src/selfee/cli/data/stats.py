@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -44,17 +45,13 @@ def stats(
     ] = Color.AUTO,
 ) -> None:
     """Show lengths of chains, verdicts, scores and sizes by source, and where verdicts are missing or contradictory."""
-    from dataclasses import replace
-
     from selfee.cli.data.reading import reading_display, require_apart, size_of
-    from selfee.data.files import files_of
-    from selfee.data.merge import parse_chain_file
+    from selfee.data.merge import chain_files
     from selfee.data.page import render_page
     from selfee.data.statistics import disagreements_of, read_statistics
     from selfee.errors import BadFileError
 
-    named = [parse_chain_file(text) for text in inputs]
-    given = [replace(one, path=path) for one in named for path in files_of(one.path)]
+    given = chain_files(inputs)
     if out is not None:
         require_apart([out], [one.path for one in given])
     with reading_display("reading", size_of([one.path for one in given]), quiet, color) as on_bytes:
@@ -131,11 +128,12 @@ def _tables(found: Mapping[str, SourceStatistics], screen: Screen, show_all: boo
         [(name, *one.to_json()["disagreements"].values()) for name, one in named.items()],
     )
     rows = list(disagreements_of(found))
-    shown = [
-        row
-        for number, row in enumerate(rows)
-        if show_all or sum(other["kind"] == row["kind"] for other in rows[:number]) < _SHOWN
-    ]
+    counted: Counter[str] = Counter()
+    shown = []
+    for row in rows:
+        counted[row["kind"]] += 1
+        if show_all or counted[row["kind"]] <= _SHOWN:
+            shown.append(row)
     if shown:
         heads = (
             Column("id"),
