@@ -38,6 +38,7 @@ _OVERFLOW = (
 NOT_FOUND = "not found"
 """What the message of a 404 contains."""
 
+_QUOTA = ("insufficient_quota", "billing_hard_limit")
 _TRANSIENT = ("server_error", "overload", "rate_limit", "unavailable", "timeout", "internal")
 
 
@@ -258,6 +259,8 @@ def to_error(where: str, complaint: Complaint) -> SelfeeError:
     if status in (400, 413, 415, 422):
         return EngineError(f"{where}: the server refuses the request ({told}); change what it names", kind="refused")
     kind = "rate" if status == 429 or "rate_limit" in complaint.code else "server"
+    if any(sign in complaint.code for sign in _QUOTA):  # no time of waiting fills it again
+        return EngineError(f"{where}: the key's quota is used up ({told}); pay, or use another key", kind="quota")
     return EngineError(
         f"{where}: the server failed ({told}); try again later", retryable=complaint.is_transient, kind=kind
     )
