@@ -6,9 +6,11 @@ what was answered before comes from the journal, byte for byte, up to the first 
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -115,6 +117,15 @@ def open_reply(stored: Any) -> Reply:
     return reply_from_json(stored)
 
 
+@dataclass(frozen=True)
+class Call:
+    """One question and its reply."""
+
+    key: str
+    request: Request | ChatRequest
+    reply: Reply
+
+
 class JournalledEngine:
     """Implements Engine and ChatEngine over a desk. A reply comes as one chunk, when it is complete and stored.
 
@@ -138,6 +149,7 @@ class JournalledEngine:
         self.supports_chat = supports_chat
         self.desk = desk
         self._takes_prefix = takes_prefix
+        self._log: list[Call] | None = None
         for attribute, value in (attributes or {}).items():
             setattr(self, attribute, value)
 
@@ -154,7 +166,17 @@ class JournalledEngine:
     def obtain(self, request: Request | ChatRequest) -> Reply:
         """The whole reply, with all that is known about it."""
         asked = asked_of(request, self.model)
-        return self.desk.obtain(key_of(asked), asked)
+        key = key_of(asked)
+        reply = self.desk.obtain(key, asked)
+        if self._log is not None:
+            self._log.append(Call(key, request, reply))
+        return reply
+
+    def recorded(self, log: list[Call]) -> JournalledEngine:
+        """The same engine for one reader, whose calls are noted in ``log`` with their replies, paid or replayed."""
+        engine = copy.copy(self)
+        engine._log = log
+        return engine
 
     def read(self) -> Reading:
         """The numbers of this run."""
