@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +14,8 @@ from selfee.data.augment.settings import AugmentSettings
 from selfee.data.augment.teachers import Teachers
 from selfee.data.augment.wording import Wording
 from selfee.data.sample import Sample
-from selfee.errors import SelfeeError, StoppedError, UsageError
+from selfee.engines.paid.journalled import WaitsForBatchError
+from selfee.errors import StoppedError, UsageError
 from selfee.journal import Journal, key_of
 from selfee.parallel import run_parallel
 
@@ -102,11 +102,13 @@ class Job:
         """
         progress = self.progress = Progress(total=sum(1 for _ in self.rows()))
         for _, fate in run_parallel(self._settle, self._unsettled(progress), workers):
+            if fate is None:
+                continue
             if isinstance(fate, str):
                 progress.stopped = progress.stopped or fate
                 self.stop(fate)
             else:
-                self._count(progress, fate.failure and fate.failure.kind)
+                self._count(progress, None if fate.failure is None else fate.failure.kind)
             if watcher is not None:
                 watcher.settled(progress)
         return progress
@@ -166,12 +168,14 @@ class Job:
             else:
                 yield sample
 
-    def _settle(self, sample: Sample) -> Outcome | str:
-        """The row's outcome, already in the journal; or why the run is to stop."""
+    def _settle(self, sample: Sample) -> Outcome | str | None:
+        """The row's outcome, already in the journal; or why the run is to stop; None: it waits for a batch."""
         teacher = self._teachers.of(sample, self._settings.seed)
         key = self.key(sample)
         try:
             outcome = self._maker.make(sample, teacher.engine, self._journal.read_note(TRIES, key) or 0)
+        except WaitsForBatchError:
+            return None
         except StoppedError as error:
             return str(error)
         if outcome.failure is not None:
@@ -189,19 +193,3 @@ class Job:
             else:
                 progress.failed += 1
                 progress.failures[failure] += 1
-
-
-@contextlib.contextmanager
-def closing(teachers: Iterable[Any]) -> Iterator[None]:
-    """Close engines whatever happens."""
-    try:
-        yield
-    finally:
-        failure: SelfeeError | None = None
-        for engine in teachers:
-            try:
-                engine.close()
-            except SelfeeError as error:
-                failure = error
-        if failure is not None:
-            raise failure

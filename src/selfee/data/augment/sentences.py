@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-_ABBREVIATIONS = frozenset(
-    "e.g|i.e|etc|vs|dr|mr|mrs|ms|prof|st|no|fig|eq|cf|approx|al|inc|ltd|jr|sr|dept|est|vol|pp".split("|")
+_ABBREVIATIONS = re.compile(
+    r"e\.g|i\.e|etc|vs|dr|mr|mrs|ms|prof|st|no|fig|eq|cf|approx|al|inc|ltd|jr|sr|dept|est|vol|pp", re.IGNORECASE
 )
 _END = re.compile(r"[.!?]+[\"'”’)\]*_]*(?=\s|\Z)|\n\s*")
 _LAST_WORD = re.compile(r"([\w.]+)\Z")
@@ -53,4 +53,4 @@ def _is_abbreviation(before: str) -> bool:
         return False
     # A list's "1." at the start of a line is no end either.
     at_line_start = not before[: word.start()].rsplit("\n", 1)[-1].strip()
-    return word[1].lower() in _ABBREVIATIONS or (word[1].isdecimal() and at_line_start)
+    return _ABBREVIATIONS.fullmatch(word[1]) is not None or (word[1].isdecimal() and at_line_start)
