@@ -24,16 +24,21 @@ class RevisionPolicy:
     limit. A revision that repeats an earlier answer word for word ends the chain, also below the minimum (its status
     says so), unless ``stop_repeats`` is false. With a maximum of 0 the answer is not criticised, unless
     ``always_criticise`` is true: then the critic's verdict on it is known although nothing follows from it.
+    ``accept_score`` settles what to do with a critic that is content and yet gives a low score: below it, a revision is
+    asked for all the same (where sections are asked for one by one).
     """
 
     min_revisions: int = 0
     max_revisions: int | None = 3
     stop_repeats: bool = True
     always_criticise: bool = False
+    accept_score: float | None = None  # Revise although the critic is content if its score is below this
 
     def __post_init__(self) -> None:
         if self.min_revisions < 0:
             raise UsageError(f"min_revisions: {self.min_revisions} is negative; expected 0 or more")
+        if self.accept_score is not None and not 0 <= self.accept_score <= 10:
+            raise UsageError(f"accept_score: {self.accept_score}; expected 0 to 10, the scale of the critic's scores")
         if self.max_revisions is None:
             return
         if self.max_revisions < 0:
@@ -51,6 +56,10 @@ class RevisionPolicy:
         if wants_revision:
             return Action.FOLLOW if self.allows_more(num_revisions) else Action.STOP
         return Action.OVERRULE if num_revisions < self.min_revisions else Action.FOLLOW
+
+    def doubts(self, score: float | None) -> bool:
+        """Whether a critic's score is too low for its consent to count."""
+        return self.accept_score is not None and score is not None and score < self.accept_score
 
     @property
     def criticises(self) -> bool:
