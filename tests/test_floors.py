@@ -18,6 +18,7 @@ FLOORS = {
     "llama": 2,
     "engines": 3,
     "chain": 4,
+    "data": 5,
     "eval": 5,
     "cli": 7,
 }

@@ -24,12 +24,13 @@ COMMANDS = {
     "perplexity": "Measure how well model files predict a text, and how far they are from the model they were made of.",
     "bench": "Measure how fast model files run here, beside what this machine could do.",
     "card": "Write the model card of a folder of files: sizes, memory, types, quality, checksums, commands.",
+    "data": "Make training data: collect questions, have chains made of them, merge, look at what came of it.",
     "delta": "Make, apply and show deltas: what leads from a base model to one trained from it.",
     "doctor": "Say what this machine has, what fits, what is missing, and how to get it.",
 }
 """Name -> what it does. The file of a command has its name and holds its ``app``."""
 
-_FILES = {"main": "main2023.command"}
+_FILES = {"main": "main2023.command", "data": "data.command"}
 """Commands whose file has another name: ``selfee.cli.main`` is the function that starts them all."""
 
 EXAMPLES = """Examples:
