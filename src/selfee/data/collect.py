@@ -140,7 +140,10 @@ def write_collection(
             else:
                 reject(result.to_json())
                 count.rejected[result.reason] += 1
-    report = {"sources": {name: count.to_json() for name, count in counts.items()}, "settings": _plain(asdict(settings))}
+    report = {
+        "sources": {name: count.to_json() for name, count in counts.items()},
+        "settings": _plain(asdict(settings)),
+    }
     report_path(out).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return counts
 

@@ -1,6 +1,6 @@
 """What is to be answered: which numbers of revisions, with which settings, and which chains that takes.
 
-One chain that must revise N times holds the shorter ones (``selfee.chain.shorter``), so one is made for each first turn.
+One chain that must revise N times holds the shorter ones (``selfee.chain.shorter``): one is made for each first turn.
 A second turn follows what was delivered for the first, which differs from system to system: those that delivered the
 same text share a chain.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from selfee import __version__
 from selfee.chain.asking import derive_seed
 from selfee.chain.budgets import Budgets
 from selfee.chain.policy import RevisionPolicy
@@ -94,6 +95,7 @@ class Job:
         return key_of(
             {
                 "chain": plan.model,
+                "selfee": __version__,  # another version may have other words for its critic
                 "instruction": self.question.turns[self.turn],
                 "history": [[turn.question, turn.answer] for turn in self.history],
                 "policy": asdict(self.policy),
@@ -126,7 +128,7 @@ class Made:
         return Turn(
             chain.final,
             chain.delivered,
-            status_of(chain),
+            status_of(chain, system),
             self.job.chain_id,
             None if cost is None else cost.tokens,
             chain.cost.tokens,
@@ -134,14 +136,15 @@ class Made:
         )
 
 
-def status_of(chain: Chain) -> str:
+def status_of(chain: Chain, system: int | None) -> str:
     """How an answer came about: "complete", "repeated" (the chain ended early because a revision said the same),
     "fallback" (cut off: an earlier answer is delivered) or "cut" (not even the first answer was finished)."""
-    if chain.end is ChainEnd.CUT_OFF:
-        if chain.delivered is None:
-            return "cut"
-        return "complete" if chain.delivered == chain.num_revisions and chain.steps[-1].answer_finished else "fallback"
-    return "repeated" if chain.end in (ChainEnd.UNCHANGED, ChainEnd.REPEATED) else "complete"
+    if chain.end is not ChainEnd.CUT_OFF:
+        return "repeated" if chain.end in (ChainEnd.UNCHANGED, ChainEnd.REPEATED) else "complete"
+    if chain.delivered is None:
+        return "cut"
+    wanted = chain.num_revisions if system is None else system
+    return "complete" if chain.delivered == wanted else "fallback"
 
 
 def first_jobs(questions: Sequence[Question], plan: Plan) -> list[Job]:
