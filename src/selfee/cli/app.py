@@ -23,6 +23,8 @@ COMMANDS = {
     "imatrix": "Compute which columns of a model matter, from what flows through it while it reads a text.",
     "perplexity": "Measure how well model files predict a text, and how far they are from the model they were made of.",
     "bench": "Measure how fast model files run here, beside what this machine could do.",
+    "answer": "Let a model answer a set of questions, for every number of revisions, in one run that can be killed.",
+    "judge": "Let models judge answers: both orders, any template, no reply paid for twice.",
     "report": "Sum up judgments: scores with intervals, biases of the judge, a page with every question.",
     "card": "Write the model card of a folder of files: sizes, memory, types, quality, checksums, commands.",
     "data": "Make training data: collect questions, have chains made of them, merge, look at what came of it.",

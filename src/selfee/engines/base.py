@@ -96,6 +96,12 @@ def check_limits(max_tokens: int | None, stop: Sequence[str]) -> None:
             raise UsageError(f"stop: {text!r} cannot be looked for; expected non-empty strings; leave it out")
 
 
+def check_logprobs(logprobs: int | None) -> None:
+    """Refuse a number of log-probabilities that is none. Raises UsageError."""
+    if logprobs is not None and logprobs < 0:
+        raise UsageError(f"logprobs: {logprobs} is negative; expected 0 or more, or None for none")
+
+
 class Prediction:
     """What a continuation probably repeats; the reader of a stream may say so anew while it reads.
 
@@ -131,8 +137,7 @@ class Request:
 
     def __post_init__(self) -> None:
         check_limits(self.max_tokens, self.stop)
-        if self.logprobs is not None and self.logprobs < 0:
-            raise UsageError(f"logprobs: {self.logprobs} is negative; expected 0 or more, or None for none")
+        check_logprobs(self.logprobs)
 
 
 @dataclass(frozen=True)
@@ -192,9 +197,11 @@ class ChatRequest:
     stop: Sequence[str] = ()
     prefix: str = ""
     prediction: Prediction | None = field(default=None, compare=False)
+    logprobs: int | None = None  # as in ``Request``
 
     def __post_init__(self) -> None:
         check_limits(self.max_tokens, self.stop)
+        check_logprobs(self.logprobs)
         if not self.messages:
             raise UsageError("chat: no messages; expected at least one; add a message with role user")
 

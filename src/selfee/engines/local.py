@@ -151,7 +151,7 @@ class LocalEngine:
                 f"{self.name}: the file has no chat template; expected one for a chat; use the guided mode, which "
                 "needs none, or a chat model"
             )
-        return self._start(self._runtime.encode_chat(request.messages, request.prefix), request, None)
+        return self._start(self._runtime.encode_chat(request.messages, request.prefix), request, request.logprobs)
 
     def count_tokens(self, text: str, *, parse_special: bool = False) -> int:
         """See ``CountingEngine``."""

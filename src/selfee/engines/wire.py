@@ -63,6 +63,8 @@ def request_body(request: Request | ChatRequest, model: str, stop: Sequence[str]
             body["logprobs"] = request.logprobs
     else:
         body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
+        if request.logprobs is not None:
+            body |= {"logprobs": True, "top_logprobs": request.logprobs}
     if request.max_tokens is not None:
         body["max_tokens"] = request.max_tokens
     if stop:

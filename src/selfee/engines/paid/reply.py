@@ -89,6 +89,8 @@ def asked_of(request: Request | ChatRequest, model: str) -> dict[str, Any]:
     if isinstance(request, ChatRequest):
         row["messages"] = [[message.role, message.content] for message in request.messages]
         row["prefix"] = request.prefix
+        if request.logprobs is not None:
+            row["logprobs"] = request.logprobs
     else:
         row["prompt"] = request.prompt
         row["logprobs"] = request.logprobs
@@ -101,7 +103,7 @@ def request_of(asked: Mapping[str, Any]) -> Request | ChatRequest:
     params, limit, stop = params_from_json(asked["params"]), asked["max_tokens"], tuple(asked["stop"])
     if "messages" in asked:
         messages = tuple(Message(role, content) for role, content in asked["messages"])
-        return ChatRequest(messages, params, limit, stop, asked["prefix"])
+        return ChatRequest(messages, params, limit, stop, asked["prefix"], logprobs=asked.get("logprobs"))
     return Request(asked["prompt"], params, limit, stop, asked["logprobs"], asked["parse_special"])
 
 
