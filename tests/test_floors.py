@@ -11,6 +11,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "selfee"
 FLOORS = {
     "errors": 0,
     "jsonl": 0,
+    "journal": 0,
+    "parallel": 0,
     "lazy": 0,
     "weights": 1,
     "llama": 2,
