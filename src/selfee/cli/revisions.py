@@ -1,0 +1,171 @@
+"""``selfee revisions``: does revising help, and would the same tokens have been better spent otherwise?"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from selfee.chain.budgets import Budgets
+from selfee.cli.ask import MODEL_HELP, ModeName, open_model, suited
+from selfee.cli.model_file import CacheTypeName, local_file
+from selfee.cli.options import FlagGroup, with_flags
+from selfee.cli.output import Color, Screen, screen_of
+from selfee.engines.base import SamplingParams
+from selfee.errors import UsageError
+from selfee.weights.fetch.builtin import BUILTIN_MODELS, DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from selfee.eval.revising.making import Maker, Pool, Tally
+    from selfee.eval.revising.problems import Problem
+
+EXAMPLES = """Examples:
+
+\b
+  selfee revisions gsm8k_test.jsonl --limit 40 -o runs/gsm8k
+  selfee revisions gsm8k_test.jsonl mbpp.jsonl --limit 40,20 -m model.gguf --parallel 4 -o runs/both
+  selfee revisions gsm8k_test.jsonl -m http://127.0.0.1:8080/v1#name -r 2 -o runs/server
+
+\b
+Kill it whenever you like: the same command goes on where it stood, from the journal in the folder.
+"""
+
+BUDGETS = FlagGroup(Budgets, prefix="max_", suffix="_tokens", help="Tokens that each {field} may use.")
+SAMPLING = FlagGroup(
+    SamplingParams,
+    ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed"),
+    words={"seed": "The same seed and settings give the same chains; default 0"},
+)
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.command("revisions", epilog=EXAMPLES)
+@with_flags(BUDGETS, SAMPLING)
+def revisions(
+    budgets: Budgets,
+    params: SamplingParams,
+    call: typer.Context,
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE", help="Problems: lines of GSM8K, AQuA, MBPP or HumanEval.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for the journal and the results.")],
+    model: Annotated[
+        str, typer.Option("-m", "--model", help=MODEL_HELP, envvar="SELFEE_MODEL", show_envvar=False)
+    ] = DEFAULT_MODEL,
+    count: Annotated[
+        int, typer.Option("-r", "--revisions", min=1, max=20, help="Revisions enforced in each chain.")
+    ] = 3,
+    limit: Annotated[
+        str | None,
+        typer.Option(metavar="COUNTS", help="Take only the first so many of each file: 40, or 40,20 for two files."),
+    ] = None,
+    attempts: Annotated[int, typer.Option(min=1, max=1000, help="Separate attempts at a problem, at most.")] = 32,
+    longer: Annotated[bool, typer.Option("--longer/--no-longer", help="Also ask for one long answer.")] = True,
+    mode: Annotated[ModeName, typer.Option(help="How the model is driven; auto chooses what suits it.")] = (
+        ModeName.AUTO
+    ),
+    prompts: Annotated[str | None, typer.Option(help="Name of the critic's and reviser's words.")] = None,
+    parallel: Annotated[
+        int, typer.Option(min=1, max=256, help="Problems worked on at a time; a local model reads them together.")
+    ] = 4,
+    context: Annotated[
+        int | None, typer.Option("-c", "--context", min=64, help="Tokens of context.  [default: the model's]")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("-t", "--threads", min=1, max=1024, help="Threads to compute with.")
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File with the server's key; else SELFEE_API_KEY is used.")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds to wait for a server's next byte.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the analysis as JSON.")] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", envvar="SELFEE_QUIET", show_envvar=False),
+    ] = False,
+    color: Annotated[
+        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
+    ] = Color.AUTO,
+) -> None:
+    """Make what is missing, grade all of it, say what revising did."""
+    from selfee.eval.revising.making import Maker, Plan
+    from selfee.journal import Journal
+
+    problems = _read(files, limit)
+    stderr = screen_of(sys.stderr, color)
+    if model in BUILTIN_MODELS:
+        mode, prompts, params = suited(BUILTIN_MODELS[model], mode, prompts, params, call, samples=True)
+    seed = 0 if params.seed is None else params.seed
+    plan = Plan(count, seed, replace(params, seed=None), budgets, mode.value, prompts, attempts, longer)
+    out.mkdir(parents=True, exist_ok=True)
+    engine = open_model(
+        model,
+        context,
+        threads,
+        None,
+        CacheTypeName.F16,
+        True,
+        api_key_file,
+        timeout,
+        None if quiet else stderr,
+        parallel=parallel,
+    )
+    with engine, Journal(out / "journal.db") as journal:
+        pools = _make(Maker(engine, _identity(model), plan, journal), problems, parallel, None if quiet else stderr)
+    print(len(pools))
+
+
+def _read(files: Sequence[Path], limit: str | None) -> list[Problem]:
+    from selfee.eval.revising.problems import read_problems
+
+    limits = _limits(limit, len(files))
+    return [problem for path, most in zip(files, limits, strict=True) for problem in read_problems(path, most)]
+
+
+def _limits(text: str | None, count: int) -> list[int | None]:
+    if text is None:
+        return [None] * count
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and 1 <= int(part) < 10**9 for part in parts) or len(parts) not in (1, count):
+        raise UsageError(f"--limit {text!r}: expected a number such as 40, or one for each of the {count} files")
+    numbers = [int(part) for part in parts]
+    return list(numbers if len(numbers) == count else numbers * count)
+
+
+def _identity(model: str) -> str:
+    """What tells this model from others: the hash of its file, else what the user typed."""
+    if model.lower().startswith(("http://", "https://", "script:")):
+        return model
+    digest = hashlib.sha256()
+    with local_file(model).open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _make(maker: Maker, problems: Sequence[Problem], parallel: int, stderr: Screen | None) -> list[Pool]:
+    from selfee.cli.chunk_progress import ChunkDisplay
+
+    display = None if stderr is None else ChunkDisplay(stderr, len(problems), unit="problems")
+    if display is not None:
+        maker.tally.listeners.append(lambda tally: display.chunk(tally.problems, _figure(tally)))
+    found: dict[int, Pool] = {}
+    try:
+        if display is not None:
+            display.begin("chains")
+        for index, pool in maker.make(problems, parallel):
+            found[index] = pool
+    finally:
+        if display is not None:
+            display.clear()
+    return [found[index] for index in range(len(problems))]
+
+
+def _figure(tally: Tally) -> str:
+    return f"{tally.chains + tally.known} chains"
