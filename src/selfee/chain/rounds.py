@@ -57,7 +57,7 @@ def run_rounds(speaker: Speaker, draft: Draft) -> Generator[Event, None, Ending]
         verdict = draft.steps[-1].verdict
         assert verdict is not None, "a speaker, or who continues a chain, gives every feedback a verdict"
         if ending := decide_ending(draft, verdict.needed):
-            return _unless_silenced(draft, ending)
+            return unless_silenced(draft, ending)
         if ending := draft.afford(Section.REVISION):
             return ending
         if not verdict.needed:
@@ -68,7 +68,7 @@ def run_rounds(speaker: Speaker, draft: Draft) -> Generator[Event, None, Ending]
             return ending
 
 
-def _unless_silenced(draft: Draft, ending: Ending) -> Ending:
+def unless_silenced(draft: Draft, ending: Ending) -> Ending:
     """The ending after a feedback, unless tokens ran out before its verdict came: that is no consent."""
     step, number = draft.steps[-1], len(draft.steps)
     if step.verdict is None or step.verdict.source is not VerdictSource.SILENCE:
