@@ -10,19 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from selfee.eval.scoring.estimates import Estimate
+
 FORMAT = "selfee-analysis"
 VERSION = 1
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A share or a mean with its interval of 95 %."""
-
-    value: float | None  # None = there is no case
-    low: float | None = None  # of the interval; None = too few cases for one
-    high: float | None = None
-    count: int = 0  # cases that it rests on
-    hits: int | None = None  # of a share: how many cases are so; None for a mean
 
 
 @dataclass(frozen=True)
