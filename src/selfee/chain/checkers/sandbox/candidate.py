@@ -55,7 +55,7 @@ class _Program:
         except NotPlainError as error:
             return {"not_plain": str(error)[:_LONGEST_TEXT]}
         except BaseException as error:
-            return {"error": type(error).__name__, "text": describe(error)}
+            return {"error": type(error).__name__, "text": message(error)}
 
     def _inside(self, lines: list[str]) -> dict[str, Any]:
         """Run a test in this very process: needed where it makes objects of the program's own classes."""
@@ -63,7 +63,7 @@ class _Program:
             for line in lines:
                 exec(compile(line, "<test>", "exec", dont_inherit=True), self.names)
         except BaseException as error:
-            return {"error": type(error).__name__, "text": describe(error)}
+            return {"error": type(error).__name__, "text": message(error)}
         return {"value": None}
 
 
@@ -74,10 +74,14 @@ def _serve(program: _Program, requests: IO[bytes], replies: IO[bytes]) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """An error as one line; the program may have made it, and its text may do anything."""
-    name = type(error).__name__
+    """An error as one line; the program may have made it, and making its text may do anything."""
+    text = message(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def message(error: BaseException) -> str:
+    """What an error says, as one line."""
     try:
-        text = " ".join(str(error).split())
+        return " ".join(str(error).split())[:_LONGEST_TEXT]
     except BaseException:
-        text = ""
-    return f"{name}: {text}"[:_LONGEST_TEXT] if text else name
+        return ""

@@ -83,16 +83,20 @@ def run_tests(source: str, tests: Sequence[str], setup: str = "", limits: Limits
     """
     limits = limits or Limits()
     for _ in range(_TRIES):
-        report, used = _run_once(source, tests, setup, limits)
+        report, used, killed_for_time = _run_once(source, tests, setup, limits)
         if report is not None:
-            return _result(report, len(tests))
+            return _result(report, len(tests), limits, killed_for_time)
         if used > limits.seconds / 2:
             break
-    return TestRun(0, len(tests), f"took more than {limits.seconds:g} s", isolation=isolation_here())
+    return TestRun(0, len(tests), _too_long(limits), isolation=isolation_here())
 
 
-def _run_once(source: str, tests: Sequence[str], setup: str, limits: Limits) -> tuple[bytes | None, float]:
-    """The tester's report, None if it is late; and the processor time of the program."""
+def _too_long(limits: Limits) -> str:
+    return f"took more than {limits.seconds:g} s"
+
+
+def _run_once(source: str, tests: Sequence[str], setup: str, limits: Limits) -> tuple[bytes | None, float, bool]:
+    """The tester's report, None if it is late; the processor time of the program, and whether the limit ended it."""
     used = 0.0
     with tempfile.TemporaryDirectory(prefix="selfee-") as folder, _Pipes() as pipes:
         job = {"memory": limits.memory, "cpu_seconds": max(1, round(limits.seconds)), "parent": os.getpid()}
@@ -108,7 +112,7 @@ def _run_once(source: str, tests: Sequence[str], setup: str, limits: Limits) -> 
                 _kill(tester)
         finally:
             used = _kill(candidate)
-    return report, used
+    return report, used, candidate.returncode == -signal.SIGXCPU
 
 
 @functools.cache
@@ -117,11 +121,12 @@ def isolation_here() -> Isolation:
     return run_tests("", ["assert True"]).isolation
 
 
-def _result(report: bytes, total: int) -> TestRun:
+def _result(report: bytes, total: int, limits: Limits, killed_for_time: bool) -> TestRun:
     try:
         found: dict[str, Any] = json.loads(report)
         isolation = Isolation.LIMITED if found["missing"] else Isolation.FULL
-        return TestRun(found["passed"], total, found["reason"], found["inside"], isolation)
+        reason = _too_long(limits) if killed_for_time else found["reason"]
+        return TestRun(found["passed"], total, reason, found["inside"], isolation)
     except (ValueError, KeyError, TypeError) as error:
         raise EngineError(f"sandbox: the tests gave no report that can be read ({report[:200]!r})") from error
 
@@ -192,7 +197,8 @@ def _kill(child: subprocess.Popen[bytes]) -> float:
         os.killpg(child.pid, signal.SIGKILL)
     used = 0.0
     with contextlib.suppress(ChildProcessError):
-        _, child.returncode, usage = os.wait4(child.pid, 0)
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
         used = usage.ru_utime + usage.ru_stime
     for pipe in _pipes_of(child):
         with contextlib.suppress(OSError):

@@ -67,7 +67,7 @@ class Candidate:
         text = str(reply.get("text"))
         if isinstance(kind, type) and issubclass(kind, Exception):
             raise kind(text)
-        raise RuntimeError(text)
+        raise RuntimeError(f"{reply.get('error')}: {text}")
 
 
 def run(setup: str, tests: Sequence[str], candidate: Candidate) -> dict[str, Any]:
@@ -117,7 +117,8 @@ def _run_inside(candidate: Candidate, setup: str, test: str) -> str:
     reply = candidate.ask({"inside": [setup, test]})
     if "value" in reply:
         return ""
-    return f"failed: {_short(test)}" if reply.get("error") == "AssertionError" else str(reply.get("text"))
+    name, text = str(reply.get("error")), str(reply.get("text"))
+    return f"failed: {_short(test)}" if name == "AssertionError" else f"{name}: {text}" if text else name
 
 
 def _namespace(kinds: dict[str, str], candidate: Candidate) -> dict[str, Any]:
