@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,8 +22,10 @@ from selfee.errors import UsageError
 from selfee.weights.fetch.builtin import BUILTIN_MODELS, DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from selfee.eval.revising.making import Maker, Pool, Tally
+    from selfee.cli.chunk_progress import ChunkDisplay
+    from selfee.eval.revising.making import Maker, Plan, Pool
     from selfee.eval.revising.problems import Problem
+    from selfee.eval.revising.result import Analysis
 
 EXAMPLES = """Examples:
 
@@ -104,6 +107,7 @@ def revisions(
     seed = 0 if params.seed is None else params.seed
     plan = Plan(count, seed, replace(params, seed=None), budgets, mode.value, prompts, attempts, longer)
     out.mkdir(parents=True, exist_ok=True)
+    identity = _identity(model)
     engine = open_model(
         model,
         context,
@@ -117,8 +121,76 @@ def revisions(
         parallel=parallel,
     )
     with engine, Journal(out / "journal.db") as journal:
-        pools = _make(Maker(engine, _identity(model), plan, journal), problems, parallel, None if quiet else stderr)
-    print(len(pools))
+        maker = Maker(engine, identity, plan, journal)
+        pools = _make(maker, problems, parallel, None if quiet else stderr)
+    settings = _settings(model, identity, plan, files, limit)
+    analysis = _analyse(pools, plan, settings, None if quiet else stderr)
+    _deliver(analysis, pools, out, screen_of(sys.stdout, color), as_json)
+
+
+def _settings(model: str, identity: str, plan: Plan, files: Sequence[Path], limit: str | None) -> dict[str, Any]:
+    """All that is needed to make the chains again."""
+    sampling = asdict(plan.params) | {"logit_bias": {}, "samplers": list(plan.params.samplers)}
+    return {
+        "model": Path(model).name if identity.startswith("sha256:") else model,
+        "identity": identity,
+        "questions": [path.name for path in files],
+        "limit": limit,
+        "revisions": plan.revisions,
+        "seed": plan.seed,
+        "mode": plan.mode,
+        "prompts": plan.prompts,
+        "budgets": asdict(plan.budgets),
+        "params": sampling,
+    }
+
+
+def _analyse(pools: Sequence[Pool], plan: Plan, settings: dict[str, Any], stderr: Screen | None) -> Analysis:
+    """Grade everything and say what it says, task by task."""
+    from selfee import __version__
+    from selfee.eval.revising.analysing import INTERVALS, analyse
+    from selfee.eval.revising.cases import Case
+    from selfee.eval.revising.grading import grade_pools, grader_of, sandbox_notes
+    from selfee.eval.revising.result import Analysis
+    from selfee.eval.revising.strategies import MATCHING
+
+    display = _display(stderr, len(pools))
+    tasks: dict[str, list[Case]] = {}
+    try:
+        for index, case in grade_pools(pools):
+            tasks.setdefault(pools[index].problem.task, []).append(case)
+            if display is not None:
+                display.step("grading", index + 1)
+    finally:
+        if display is not None:
+            display.clear()
+    groups = [
+        analyse(
+            task,
+            cases,
+            source=str(settings["model"]),
+            grader=grader_of(task),
+            revisions=plan.revisions,
+            notes=sandbox_notes([task]),
+        )
+        for task, cases in tasks.items()
+    ]
+    return Analysis(tuple(groups), settings, MATCHING, INTERVALS, shlex.join(["selfee", *sys.argv[1:]]), __version__)
+
+
+def _deliver(analysis: Analysis, pools: Sequence[Pool], out: Path, stdout: Screen, as_json: bool) -> None:
+    """Write the files, then show the tables."""
+    from selfee.cli.revisions_view import show_analysis
+    from selfee.eval.revising.making import pool_to_json
+    from selfee.eval.revising.result_file import FILE_NAME, write_analysis
+    from selfee.jsonl import write_jsonl
+
+    write_jsonl(out / "chains.jsonl", (pool_to_json(pool) for pool in pools))
+    write_analysis(out / FILE_NAME, analysis)
+    if as_json:
+        stdout.write_json(asdict(analysis), indent=1)
+    else:
+        show_analysis(analysis, stdout)
 
 
 def _read(files: Sequence[Path], limit: str | None) -> list[Problem]:
@@ -150,15 +222,14 @@ def _identity(model: str) -> str:
 
 
 def _make(maker: Maker, problems: Sequence[Problem], parallel: int, stderr: Screen | None) -> list[Pool]:
-    from selfee.cli.chunk_progress import ChunkDisplay
-
-    display = None if stderr is None else ChunkDisplay(stderr, len(problems), unit="problems")
+    display = _display(stderr, len(problems))
     if display is not None:
-        maker.tally.listeners.append(lambda tally: display.chunk(tally.problems, _figure(tally)))
+        display.begin("answering")
+        maker.tally.listeners.append(
+            lambda tally: display.chunk(tally.problems, f"{tally.chains + tally.known} chains")
+        )
     found: dict[int, Pool] = {}
     try:
-        if display is not None:
-            display.begin("chains")
         for index, pool in maker.make(problems, parallel):
             found[index] = pool
     finally:
@@ -167,5 +238,7 @@ def _make(maker: Maker, problems: Sequence[Problem], parallel: int, stderr: Scre
     return [found[index] for index in range(len(problems))]
 
 
-def _figure(tally: Tally) -> str:
-    return f"{tally.chains + tally.known} chains"
+def _display(stderr: Screen | None, count: int) -> ChunkDisplay | None:
+    from selfee.cli.chunk_progress import ChunkDisplay
+
+    return None if stderr is None else ChunkDisplay(stderr, count, unit="problems")

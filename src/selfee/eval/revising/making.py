@@ -219,6 +219,18 @@ class Maker:
                 listener(self.tally)
 
 
+def pool_to_json(pool: Pool) -> dict[str, Any]:
+    """A pool as plain JSON values: what a reader of the results looks at."""
+    return {
+        "id": pool.problem.id,
+        "task": pool.problem.task,
+        "reference": pool.problem.reference,
+        "chain": to_json(pool.chain),
+        "attempts": [to_json(chain) for chain in (*pool.criticised, *pool.plain)],
+        "longer": None if pool.longer is None else to_json(pool.longer),
+    }
+
+
 def _answer_tokens(chain: Chain) -> int:
     cost = chain.steps[0].answer_cost if chain.steps else None
     return cost.tokens if cost else 0

@@ -1,9 +1,9 @@
 """Revising beside other ways to spend the same tokens, question by question.
 
 The rule: a baseline is given, for each question, exactly the tokens that revising k times generated for it. Of its
-attempts it takes as many as these tokens pay for; what is left pays for a share of one attempt more, and counts with that
-share, so that both sides spend the same to the token. Nothing is written for this: recorded attempts are replayed, and
-since they know no order, each result is the mean over every attempt being the first.
+attempts it takes as many as these tokens pay for; what is left pays for a share of one attempt more, and counts with
+that share, so that both sides spend the same to the token. Nothing is written for this: recorded attempts are replayed,
+and since they know no order, each result is the mean over every attempt being the first.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from selfee.eval.revising.rounds import delivered_within, estimate_mean
 from selfee.eval.scoring.estimates import Estimate, Resampling, sign_test
 
 MATCHING = (
-    "Each baseline is given, for each question, the tokens that revising generated for it (answers, feedback and "
-    "revisions up to the last one, cut ones included; prompts are told apart and not matched). It takes as many recorded "
-    "attempts as these pay for; the rest pays for a share of one more, which counts with that share. A lone attempt "
-    "needs no feedback; a best-of-N attempt costs its answer and its feedback, a vote's its answer. Results are means "
-    "over every attempt being the first. 'longer' is one answer that may use the same tokens; what it used is told."
+    "Each baseline is given, for each question, the tokens that revising generated for it: answers, feedback and "
+    "revisions up to the last one, cut ones included; prompts are told apart and not matched. It takes as many "
+    "recorded attempts as these pay for; the rest pays for a share of one more, which counts with that share. A lone "
+    "attempt needs no feedback; a best-of-N attempt costs its answer and its feedback, a vote's its answer. Results "
+    "are means over every attempt being the first. A longer answer may use the same tokens; what it used is told."
 )
 
 
@@ -175,7 +175,7 @@ def _spend_in_order(way: Way, case: Case, attempts: Sequence[Chain], budget: flo
 
 
 def _cost(attempts: Sequence[Chain], criticises: bool) -> float:
-    """Tokens of attempts together; a lone one needs no feedback. Never 0, so that a budget pays for no endless number."""
+    """Tokens of attempts together; a lone one needs no feedback. Never 0, or a budget would pay for any number."""
     if criticises and len(attempts) > 1:
         return float(sum(max(1, attempt.cost.tokens) for attempt in attempts))
     return float(sum(max(1, answer_tokens(attempt.steps[0]) or 0) for attempt in attempts))
