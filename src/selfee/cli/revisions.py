@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import typer
 
 from selfee.chain.budgets import Budgets
 from selfee.cli.ask import MODEL_HELP, ModeName, open_model, suited
-from selfee.cli.model_file import CacheTypeName, local_file
+from selfee.cli.model_file import CacheTypeName
 from selfee.cli.options import FlagGroup, with_flags
 from selfee.cli.output import Color, Screen, screen_of
 from selfee.engines.base import SamplingParams
@@ -22,20 +21,21 @@ from selfee.errors import UsageError
 from selfee.weights.fetch.builtin import BUILTIN_MODELS, DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from selfee.cli.chunk_progress import ChunkDisplay
     from selfee.eval.revising.making import Maker, Plan, Pool
     from selfee.eval.revising.problems import Problem
-    from selfee.eval.revising.result import Analysis
+    from selfee.eval.revising.result import Analysis, Group
 
 EXAMPLES = """Examples:
 
 \b
   selfee revisions gsm8k_test.jsonl --limit 40 -o runs/gsm8k
   selfee revisions gsm8k_test.jsonl mbpp.jsonl --limit 40,20 -m model.gguf --parallel 4 -o runs/both
-  selfee revisions gsm8k_test.jsonl -m http://127.0.0.1:8080/v1#name -r 2 -o runs/server
+  selfee revisions --answers enforce_0.jsonl --answers enforce_3.jsonl --reviews reviews.jsonl -o runs/released
+  selfee revisions mbpp.jsonl --answers training_chains.jsonl -o runs/training
 
 \b
-Kill it whenever you like: the same command goes on where it stood, from the journal in the folder.
+Every chain is kept in a journal in the folder: kill it whenever you like, the same command goes on where it stood.
+analysis.json in the folder holds every figure; selfee report renders it.
 """
 
 BUDGETS = FlagGroup(Budgets, prefix="max_", suffix="_tokens", help="Tokens that each {field} may use.")
@@ -54,10 +54,22 @@ def revisions(
     budgets: Budgets,
     params: SamplingParams,
     call: typer.Context,
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE", help="Problems: lines of GSM8K, AQuA, MBPP or HumanEval.")
-    ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for the journal and the results.")],
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE", help="Problems: lines of GSM8K, AQuA, MBPP or HumanEval."),
+    ] = None,
+    answers: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Write nothing: analyse the chains of this file. May be given again."),
+    ] = None,
+    reviews: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Judges' points for --answers: review files or judgments.jsonl."),
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Model file whose vocabulary counts the tokens of --answers.")
+    ] = None,
     model: Annotated[
         str, typer.Option("-m", "--model", help=MODEL_HELP, envvar="SELFEE_MODEL", show_envvar=False)
     ] = DEFAULT_MODEL,
@@ -96,18 +108,25 @@ def revisions(
         Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
     ] = Color.AUTO,
 ) -> None:
-    """Make what is missing, grade all of it, say what revising did."""
+    """Make what is missing, or read what others made; grade all of it; say what revising did."""
+    from selfee.cli.revisions_read import analyse_recorded
     from selfee.eval.revising.making import Maker, Plan
     from selfee.journal import Journal
 
+    stdout, stderr = screen_of(sys.stdout, color), None if quiet else screen_of(sys.stderr, color)
+    if answers:
+        groups, settings = analyse_recorded(answers, reviews or [], tokenizer, files or [], stderr)
+        _deliver(_analysis(groups, settings), out, stdout, as_json)
+        return
+    if not files or reviews or tokenizer:
+        raise UsageError("problems: none to answer; expected a FILE of problems, or --answers with chains to read")
     problems = _read(files, limit)
-    stderr = screen_of(sys.stderr, color)
     if model in BUILTIN_MODELS:
         mode, prompts, params = suited(BUILTIN_MODELS[model], mode, prompts, params, call, samples=True)
     seed = 0 if params.seed is None else params.seed
     plan = Plan(count, seed, replace(params, seed=None), budgets, mode.value, prompts, attempts, longer)
-    out.mkdir(parents=True, exist_ok=True)
-    identity = _identity(model)
+    _make_folder(out)
+    identity = model_identity(model)
     engine = open_model(
         model,
         context,
@@ -117,80 +136,23 @@ def revisions(
         True,
         api_key_file,
         timeout,
-        None if quiet else stderr,
+        stderr,
         parallel=parallel,
     )
     with engine, Journal(out / "journal.db") as journal:
-        maker = Maker(engine, identity, plan, journal)
-        pools = _make(maker, problems, parallel, None if quiet else stderr)
+        pools = _make(Maker(engine, identity, plan, journal), problems, parallel, stderr)
+    _write_chains(out, pools)
     settings = _settings(model, identity, plan, files, limit)
-    analysis = _analyse(pools, plan, settings, None if quiet else stderr)
-    _deliver(analysis, pools, out, screen_of(sys.stdout, color), as_json)
+    _deliver(_analysis(_groups(pools, plan, str(settings["model"]), stderr), settings), out, stdout, as_json)
 
 
-def _settings(model: str, identity: str, plan: Plan, files: Sequence[Path], limit: str | None) -> dict[str, Any]:
-    """All that is needed to make the chains again."""
-    sampling = asdict(plan.params) | {"logit_bias": {}, "samplers": list(plan.params.samplers)}
-    return {
-        "model": Path(model).name if identity.startswith("sha256:") else model,
-        "identity": identity,
-        "questions": [path.name for path in files],
-        "limit": limit,
-        "revisions": plan.revisions,
-        "seed": plan.seed,
-        "mode": plan.mode,
-        "prompts": plan.prompts,
-        "budgets": asdict(plan.budgets),
-        "params": sampling,
-    }
-
-
-def _analyse(pools: Sequence[Pool], plan: Plan, settings: dict[str, Any], stderr: Screen | None) -> Analysis:
-    """Grade everything and say what it says, task by task."""
-    from selfee import __version__
-    from selfee.eval.revising.analysing import INTERVALS, analyse
-    from selfee.eval.revising.cases import Case
-    from selfee.eval.revising.grading import grade_pools, grader_of, sandbox_notes
-    from selfee.eval.revising.result import Analysis
-    from selfee.eval.revising.strategies import MATCHING
-
-    display = _display(stderr, len(pools))
-    tasks: dict[str, list[Case]] = {}
+def _make_folder(out: Path) -> None:
     try:
-        for index, case in grade_pools(pools):
-            tasks.setdefault(pools[index].problem.task, []).append(case)
-            if display is not None:
-                display.step("grading", index + 1)
-    finally:
-        if display is not None:
-            display.clear()
-    groups = [
-        analyse(
-            task,
-            cases,
-            source=str(settings["model"]),
-            grader=grader_of(task),
-            revisions=plan.revisions,
-            notes=sandbox_notes([task]),
-        )
-        for task, cases in tasks.items()
-    ]
-    return Analysis(tuple(groups), settings, MATCHING, INTERVALS, shlex.join(["selfee", *sys.argv[1:]]), __version__)
-
-
-def _deliver(analysis: Analysis, pools: Sequence[Pool], out: Path, stdout: Screen, as_json: bool) -> None:
-    """Write the files, then show the tables."""
-    from selfee.cli.revisions_view import show_analysis
-    from selfee.eval.revising.making import pool_to_json
-    from selfee.eval.revising.result_file import FILE_NAME, write_analysis
-    from selfee.jsonl import write_jsonl
-
-    write_jsonl(out / "chains.jsonl", (pool_to_json(pool) for pool in pools))
-    write_analysis(out / FILE_NAME, analysis)
-    if as_json:
-        stdout.write_json(asdict(analysis), indent=1)
-    else:
-        show_analysis(analysis, stdout)
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"--out {out}: cannot be made ({error.strerror}); expected a folder; choose another"
+        ) from error
 
 
 def _read(files: Sequence[Path], limit: str | None) -> list[Problem]:
@@ -210,24 +172,34 @@ def _limits(text: str | None, count: int) -> list[int | None]:
     return list(numbers if len(numbers) == count else numbers * count)
 
 
-def _identity(model: str) -> str:
+def model_identity(model: str) -> str:
     """What tells this model from others: the hash of its file, else what the user typed."""
+    import hashlib
+
+    from selfee.cli.model_file import local_file
+
     if model.lower().startswith(("http://", "https://", "script:")):
         return model
     digest = hashlib.sha256()
-    with local_file(model).open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
+    path = local_file(model)
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); expected a model file") from error
     return f"sha256:{digest.hexdigest()}"
 
 
 def _make(maker: Maker, problems: Sequence[Problem], parallel: int, stderr: Screen | None) -> list[Pool]:
-    display = _display(stderr, len(problems))
+    """Chains and attempts for every problem, in their order."""
+    from selfee.cli.chunk_progress import ChunkDisplay
+
+    display = None if stderr is None else ChunkDisplay(stderr, len(problems), unit="problems")
     if display is not None:
         display.begin("answering")
-        maker.tally.listeners.append(
-            lambda tally: display.chunk(tally.problems, f"{tally.chains + tally.known} chains")
-        )
+        show = display
+        maker.tally.listeners.append(lambda tally: show.chunk(tally.problems, f"{tally.chains + tally.known} chains"))
     found: dict[int, Pool] = {}
     try:
         for index, pool in maker.make(problems, parallel):
@@ -238,7 +210,73 @@ def _make(maker: Maker, problems: Sequence[Problem], parallel: int, stderr: Scre
     return [found[index] for index in range(len(problems))]
 
 
-def _display(stderr: Screen | None, count: int) -> ChunkDisplay | None:
+def _groups(pools: Sequence[Pool], plan: Plan, source: str, stderr: Screen | None) -> list[Group]:
+    """Grade everything, and say what it says, task by task."""
     from selfee.cli.chunk_progress import ChunkDisplay
+    from selfee.eval.revising.analysing import analyse
+    from selfee.eval.revising.cases import Case
+    from selfee.eval.revising.grading import grade_pools, grader_of, sandbox_notes
 
-    return None if stderr is None else ChunkDisplay(stderr, count, unit="problems")
+    display = None if stderr is None else ChunkDisplay(stderr, len(pools), unit="problems")
+    tasks: dict[str, list[Case]] = {}
+    try:
+        for index, case in grade_pools(pools):
+            tasks.setdefault(pools[index].problem.task, []).append(case)
+            if display is not None:
+                display.step("grading", index + 1)
+    finally:
+        if display is not None:
+            display.clear()
+    return [
+        analyse(
+            task, cases, source=source, grader=grader_of(task), revisions=plan.revisions, notes=sandbox_notes([task])
+        )
+        for task, cases in tasks.items()
+    ]
+
+
+def _settings(model: str, identity: str, plan: Plan, files: Sequence[Path], limit: str | None) -> dict[str, Any]:
+    """All that is needed to make the chains again."""
+    sampling = asdict(plan.params) | {"logit_bias": {}, "samplers": list(plan.params.samplers)}
+    return {
+        "model": Path(model).name if identity.startswith("sha256:") else model,
+        "identity": identity,
+        "questions": [path.name for path in files],
+        "limit": limit,
+        "revisions": plan.revisions,
+        "seed": plan.seed,
+        "mode": plan.mode,
+        "prompts": plan.prompts,
+        "budgets": asdict(plan.budgets),
+        "params": sampling,
+    }
+
+
+def _analysis(groups: Sequence[Group], settings: dict[str, Any]) -> Analysis:
+    from selfee import __version__
+    from selfee.eval.revising.analysing import INTERVALS
+    from selfee.eval.revising.result import Analysis
+    from selfee.eval.revising.strategies import MATCHING
+
+    command = shlex.join(["selfee", *sys.argv[1:]])
+    return Analysis(tuple(groups), settings, MATCHING, INTERVALS, command, __version__)
+
+
+def _write_chains(out: Path, pools: Sequence[Pool]) -> None:
+    from selfee.eval.revising.making import pool_to_json
+    from selfee.jsonl import write_jsonl
+
+    write_jsonl(out / "chains.jsonl", (pool_to_json(pool) for pool in pools))
+
+
+def _deliver(analysis: Analysis, out: Path, stdout: Screen, as_json: bool) -> None:
+    """Write the file, then show the tables."""
+    from selfee.cli.revisions_view import show_analysis
+    from selfee.eval.revising.result_file import FILE_NAME, write_analysis
+
+    _make_folder(out)
+    write_analysis(out / FILE_NAME, analysis)
+    if as_json:
+        stdout.write_json(asdict(analysis), indent=1)
+    else:
+        show_analysis(analysis, stdout)

@@ -36,7 +36,8 @@ class Problem:
 
     id: str
     task: str  # gsm8k, aqua, mbpp, humaneval
-    prompt: str
+    question: str  # as the set has it
+    prompt: str  # as it is asked
     reference: str  # a right answer
     source: Mapping[str, Any] = field(default_factory=dict, compare=False)  # the row as it was
 
@@ -77,27 +78,30 @@ def problem_of(row: Row, number: int, where: str) -> Problem:
 
 def _gsm8k(row: Row, number: int, where: str) -> Problem:
     question, answer = _text(row, "question", where), _text(row, "answer", where)
-    return Problem(str(row.get("id", number)), "gsm8k", _NUMBER_ASK.format(question=question.strip()), answer, row)
+    return Problem(
+        str(row.get("id", number)), "gsm8k", question, _NUMBER_ASK.format(question=question.strip()), answer, row
+    )
 
 
 def _aqua(row: Row, number: int, where: str) -> Problem:
     options = "\n".join(_texts(row, "options", where))
-    prompt = _LETTER_ASK.format(question=_text(row, "question", where).strip(), options=options)
-    return Problem(str(row.get("id", number)), "aqua", prompt, _text(row, "correct", where), row)
+    question = _text(row, "question", where)
+    prompt = _LETTER_ASK.format(question=question.strip(), options=options)
+    return Problem(str(row.get("id", number)), "aqua", question, prompt, _text(row, "correct", where), row)
 
 
 def _mbpp(row: Row, number: int, where: str) -> Problem:
     tests = "\n".join(_texts(row, "test_list", where))
-    prompt = _PROGRAM_ASK.format(text=_text(row, "text", where).strip(), tests=tests)
-    code = row.get("code", "")
-    return Problem(str(row.get("task_id", number)), "mbpp", prompt, code if isinstance(code, str) else "", row)
+    text, code = _text(row, "text", where), row.get("code", "")
+    prompt = _PROGRAM_ASK.format(text=text.strip(), tests=tests)
+    return Problem(str(row.get("task_id", number)), "mbpp", text, prompt, code if isinstance(code, str) else "", row)
 
 
 def _humaneval(row: Row, number: int, where: str) -> Problem:
     prompt, solution = _text(row, "prompt", where), _text(row, "canonical_solution", where)
     _text(row, "test", where), _text(row, "entry_point", where)
     asked = _COMPLETE_ASK.format(prompt=prompt.replace("```", "'''"))
-    return Problem(str(row.get("task_id", number)), "humaneval", asked, prompt + solution, row)
+    return Problem(str(row.get("task_id", number)), "humaneval", prompt, asked, prompt + solution, row)
 
 
 _KNOWN: Sequence[tuple[tuple[str, ...], Callable[[Row, int, str], Problem]]] = (

@@ -82,7 +82,8 @@ CHEATS = {
     ),
     "looks for the expected value": (
         "import gc, sys\ndef f(x):\n    frame = sys._getframe()\n    while frame:\n"
-        "        for v in frame.f_locals.values():\n            if isinstance(v, str) and '== 2' in v: return 2\n        frame = frame.f_back\n"
+        "        for v in frame.f_locals.values():\n            if isinstance(v, str) and '== 2' in v: return 2\n"
+        "        frame = frame.f_back\n"
         "    return 2 if any(isinstance(o, str) and o == 'assert f(1) == 2' for o in gc.get_objects()) else 7"
     ),
 }

@@ -1,0 +1,135 @@
+"""Baselines get the tokens that revising spent, to the token, and nothing of them is written for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.eval.revising.made import attempt, case, chain, step
+
+from selfee.chain.types import Chain, ChainEnd
+from selfee.eval.revising.cases import Case
+from selfee.eval.revising.result import Strategy
+from selfee.eval.revising.strategies import strategies_of
+from selfee.eval.scoring.estimates import Resampling
+
+DRAWS = Resampling(draws=200)
+
+# 10 + 5 + 10 tokens for one revision
+REVISED = chain(
+    step("it is 1", False, needed=True, probability=0.9), step("it is 2", True, needed=False, probability=0.2)
+)
+
+
+def ways(cases: Sequence[Case], most: int = 1) -> dict[str, Strategy]:
+    return {each.name: each for each in strategies_of(cases, most, DRAWS)}
+
+
+def test_revising_costs_its_answers_and_the_feedback_between_them() -> None:
+    found = ways([case(REVISED)])
+    assert found["single answer"].tokens == 10
+    assert found["revise 1"].tokens == 25
+    assert found["revise 1"].prompt_tokens == 250
+    assert (found["single answer"].score.value, found["revise 1"].score.value) == (0.0, 1.0)
+
+
+def test_a_vote_takes_as_many_attempts_as_the_tokens_pay_for_and_a_share_of_one_more() -> None:
+    right = [attempt("it is 2", True, needed=False) for _ in range(5)]
+    vote = ways([case(REVISED, criticised=right)])["vote = revise 1"]
+    assert vote.tokens == 25
+    assert vote.attempts == pytest.approx(2.5)
+    # 1 of 6 attempts is wrong. First (turn 0): 1 wrong + 1 right, a tie won by the first, then half of "2 of 3 right".
+    # Last turn: right first, so the wrong one loses the tie. All other turns: right.
+    assert vote.score.value == pytest.approx((0.5 + 5) / 6)
+    assert vote.matched_to == "revise 1"
+    assert vote.difference is not None
+    assert vote.difference.value == pytest.approx(5.5 / 6 - 1)
+
+
+def test_best_of_n_pays_for_its_critic_unless_there_is_only_one() -> None:
+    attempts = [attempt("it is 2", True, needed=False, probability=0.1) for _ in range(3)]
+    best = ways([case(REVISED, criticised=attempts)])["best of N by doubt = revise 1"]
+    # one attempt costs 10, two cost 30 with their feedback: 25 tokens pay for 1 + 15/20
+    assert best.attempts == pytest.approx(1.75)
+    assert best.tokens == 25
+    # wrong first: a quarter of the wrong one alone, three quarters of the critic's choice, which is right
+    assert best.score.value == pytest.approx((0.75 + 3) / 4)
+
+
+def test_the_ceilings_are_marked_and_no_baseline_is_better() -> None:
+    mixed = [attempt(f"it is {number}", number == 2, needed=number != 2, probability=0.5) for number in (3, 2, 4, 5)]
+    found = ways([case(REVISED, criticised=mixed)])
+    assert found["any of N = revise 1"].is_oracle
+    assert found["best answer of revise 1"].is_oracle
+    assert not found["vote = revise 1"].is_oracle
+    ceiling = found["any of N = revise 1"].score.value or 0.0
+    assert ceiling >= (found["vote = revise 1"].score.value or 0.0)
+
+
+def test_too_few_attempts_for_the_budget_are_told() -> None:
+    vote = ways([case(REVISED, criticised=[attempt("it is 2", True, needed=False)])])["vote = revise 1"]
+    assert vote.short == 1
+    assert vote.tokens == 20
+
+
+def test_a_chain_that_was_cut_spends_what_it_spent_and_delivers_what_it_had() -> None:
+    cut = chain(step("it is 2", True, needed=True), step("it", None, finished=False, tokens=99), end=ChainEnd.CUT_OFF)
+    found = ways([case(cut)])
+    assert found["revise 1"].tokens == 10 + 5 + 99
+    assert found["revise 1"].score.value == 1.0
+
+
+def test_a_longer_answer_is_told_with_what_it_really_used() -> None:
+    with_longer = Case("q", REVISED, longer=attempt("it is 2", True, tokens=18))
+    longer = ways([with_longer])["longer answer ≤ revise 1"]
+    assert (longer.tokens, longer.budget, longer.score.value) == (18, 25, 1.0)
+
+
+def test_without_told_tokens_nothing_is_matched() -> None:
+    untold = Chain(REVISED.instruction, tuple(step("1", True) for _ in range(2)), ChainEnd.CAPPED)
+    bare = [Case("q", untold.__class__(untold.instruction, tuple(_without_costs(untold)), untold.end))]
+    assert {each.family for each in strategies_of(bare, 1, DRAWS)} == {"single", "revise", "oracle"}
+    assert strategies_of([], 1, DRAWS) == ()
+
+
+def _without_costs(chain: Chain) -> list[object]:
+    from dataclasses import replace
+
+    return [replace(each, answer_cost=None, feedback_cost=None) for each in chain.steps]
+
+
+ATTEMPTS = st.lists(
+    st.builds(
+        lambda right, tokens, needed, probability: attempt(
+            f"it is {2 if right else 3}", right, tokens=tokens, needed=needed, probability=probability
+        ),
+        st.booleans(),
+        st.integers(1, 40),
+        st.booleans(),
+        st.floats(0, 1),
+    ),
+    max_size=6,
+)
+
+
+@given(ATTEMPTS, ATTEMPTS, st.integers(1, 200))
+def test_no_baseline_ever_spends_more_than_it_was_given_unless_one_attempt_alone_does(
+    criticised: list[Chain], plain: list[Chain], tokens: int
+) -> None:
+    own = chain(step("it is 1", False, needed=True), step("it is 2", True, tokens=tokens))
+    found = strategies_of([case(own, criticised, plain)], 1, DRAWS)
+    first = [10, *(each.steps[0].answer_cost.tokens for each in (*criticised, *plain) if each.steps[0].answer_cost)]
+    for each in found:
+        if (
+            each.matched_to is not None
+            and each.family in ("vote", "best-of", "oracle")
+            and "answer of" not in each.name
+        ):
+            assert each.tokens is not None
+            assert each.budget == 15 + tokens
+            assert each.tokens <= max(each.budget, *first) + 1e-9
+            assert each.short or each.tokens >= each.budget - 1e-9 or max(first) > each.budget
+            assert each.score.value is not None
+            assert 0.0 <= each.score.value <= 1.0
