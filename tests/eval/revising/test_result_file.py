@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,8 @@ from selfee.eval.scoring.estimates import Resampling
 
 @pytest.fixture
 def analysis() -> Analysis:
-    whole = [
-        each.__class__(
-            each.id, each.chain, (attempt("it is 2", True, needed=False, probability=0.2),), extractor=each.extractor
-        )
-        for each in cases()
-    ]
+    more = (attempt("it is 2", True, needed=False, probability=0.2),)
+    whole = [replace(each, criticised=more) for each in cases()]
     grader = Grader("number", "gold", "right")
     group = analyse("task", whole, source="model", grader=grader, resampling=Resampling(draws=200), notes=["a note"])
     return Analysis((group,), {"seed": 1, "params": {"temperature": 0.7}}, "rule", "intervals", "selfee revisions", "0")

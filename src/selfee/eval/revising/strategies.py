@@ -2,8 +2,9 @@
 
 The rule: a baseline is given, for each question, exactly the tokens that revising k times generated for it. Of its
 attempts it takes as many as these tokens pay for; what is left pays for a share of one attempt more, and counts with
-that share, so that both sides spend the same to the token. Nothing is written for this: recorded attempts are replayed,
-and since they know no order, each result is the mean over every attempt being the first.
+that share, so that both sides spend the same to the token. Nothing is written for this: recorded attempts are replayed.
+The chain's own first answer is always the first of them; the others know no order, so each result is the mean over each
+of them coming next.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ MATCHING = (
     "Each baseline is given, for each question, the tokens that revising generated for it: answers, feedback and "
     "revisions up to the last one, cut ones included; prompts are told apart and not matched. It takes as many "
     "recorded attempts as these pay for; the rest pays for a share of one more, which counts with that share. A lone "
-    "attempt needs no feedback; a best-of-N attempt costs its answer and its feedback, a vote's its answer. Results "
-    "are means over every attempt being the first. A longer answer may use the same tokens; what it used is told."
+    "attempt needs no feedback; a best-of-N attempt costs its answer and its feedback, a vote's its answer. The "
+    "chain's own first answer is the first attempt; results are means over each of the others coming next. A longer "
+    "answer may use the same tokens; what it used is told."
 )
 
 
@@ -145,10 +147,11 @@ def _delivered(case: Case, attempts: Sequence[Chain], number: int | None) -> flo
 
 
 def _spend(way: Way, case: Case, budget: float) -> Spent:
-    """What a baseline does with a question's tokens: the mean over every attempt being the first."""
-    attempts = way.attempts(case)
+    """What a baseline does with a question's tokens: the mean over each further attempt coming next."""
+    own, *others = way.attempts(case)
     turns = [
-        _spend_in_order(way, case, [*attempts[first:], *attempts[:first]], budget) for first in range(len(attempts))
+        _spend_in_order(way, case, [own, *others[first:], *others[:first]], budget)
+        for first in range(max(1, len(others)))
     ]
     return Spent(
         mean_known([turn.grade for turn in turns]),

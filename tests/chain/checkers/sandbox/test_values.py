@@ -48,11 +48,15 @@ def test_a_value_comes_back_as_it_was(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [Counter("aab"), OrderedDict(b=1, a=2), deque([1, 2]), bytearray(b"x"), range(1, 9, 2), "\ud800", -0.0, 10**6000],
+    [Counter("aab"), OrderedDict(b=1, a=2), deque([1, 2]), bytearray(b"x"), range(1, 9, 2), "\ud800", -0.0],
 )
 def test_the_other_kinds_come_back_too(value: Any) -> None:
     back = decode(encode(value))
     assert (back, type(back)) == (value, type(value))
+
+
+def test_an_integer_of_any_size_comes_back() -> None:
+    assert decode(json.loads(json.dumps(encode(10**6000)))) == 10**6000
 
 
 def test_not_a_number_comes_back_as_that() -> None:
