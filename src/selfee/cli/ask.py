@@ -15,7 +15,7 @@ import typer
 
 from selfee.chain.allowance import Allowance
 from selfee.chain.budgets import Budgets
-from selfee.chain.policy import RevisionPolicy
+from selfee.chain.policy import RevisionPolicy, policy_for
 from selfee.cli.choosing import Chooser, Choosing
 from selfee.cli.model_file import CacheTypeName
 from selfee.cli.options import FlagGroup, with_flags
@@ -264,17 +264,9 @@ def revision_policy(
 
     What is ``limited`` by tokens or seconds needs no limit by number, unless one is asked for.
     """
-    if exactly is not None:
-        if at_least is not None or at_most is not None:
-            raise UsageError(
-                "--revisions: means minimum and maximum at once; leave --min-revisions, --max-revisions out"
-            )
-        return RevisionPolicy(exactly, exactly)
-    defaults = RevisionPolicy()
-    least = defaults.min_revisions if at_least is None else at_least
-    if at_most is None and defaults.max_revisions is not None and not limited:
-        at_most = max(defaults.max_revisions, least)
-    return RevisionPolicy(least, at_most)
+    if exactly is not None and (at_least is not None or at_most is not None):
+        raise UsageError("--revisions: means minimum and maximum at once; leave --min-revisions, --max-revisions out")
+    return policy_for(exactly, at_least, at_most, limited=limited)
 
 
 def _revisions(call: typer.Context, samples: bool) -> list[int | None]:
