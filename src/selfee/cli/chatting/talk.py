@@ -15,7 +15,8 @@ from selfee.chain.changes import compare
 from selfee.chain.continuing import steps_of, with_feedback
 from selfee.chain.format import render_prompt, render_steps
 from selfee.chain.policy import RevisionPolicy
-from selfee.chain.run import Mode, stream_chain
+from selfee.chain.run import Mode, choose_mode, stream_chain
+from selfee.chain.templates import mode_for, name_template, use_template
 from selfee.chain.types import (
     Chain,
     ChainFinished,
@@ -204,6 +205,15 @@ class Talk:
             self.conversation.model = opened.name
             old.engine.close()
         self._say(f"model: {self.opened.name}")
+
+    def _do_template(self, call: Call) -> None:
+        settings, engine = self.opened.settings, self.opened.engine
+        if call.argument:
+            mode = mode_for(call.argument)
+            use_template(engine, call.argument)
+            settings.mode = choose_mode(engine, mode)
+            settings.prompts = None  # words for one mode mean nothing in another
+        self._say(f"template: {name_template(engine, settings.mode) or 'that of the server'}")
 
     def _do_save(self, call: Call) -> None:
         path = Path(call.argument).expanduser() if call.argument else (self.path or self.shelf.new_path())
