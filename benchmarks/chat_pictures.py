@@ -24,7 +24,7 @@ from rich.text import Text
 from tests.cli.tmux import Terminal, terminal
 
 QUESTION = "Why is the sky blue?"
-BRIEF = "--max-answer-tokens 70 --max-feedback-tokens 40 --max-revision-tokens 70"
+BRIEF = "--max-answer-tokens 300 --max-feedback-tokens 60 --max-revision-tokens 300"
 THEME = TerminalTheme(
     (22, 27, 34),
     (230, 237, 243),

@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(tmux.missing() is not None, reason=str(tmux.missing())),
 ]
 
-BRIEF = ("--max-answer-tokens", "60", "--max-feedback-tokens", "40", "--max-revision-tokens", "60")
+BRIEF = ("--max-answer-tokens", "300", "--max-feedback-tokens", "60", "--max-revision-tokens", "300")
 
 
 class Chat:
@@ -169,7 +169,6 @@ def test_a_conversation_is_gone_on_with_and_its_cache_with_it(chat: Chat) -> Non
     chat.say("My name is Ada. What is the capital of France?", r"tokens/s")
     chat.window.press("C-d")
     chat.window.wait_for("left with 0")
-    chat.window.clear()
     chat.start(*BRIEF, "-r", "0", "--continue")
     chat.say("And of Spain?", r"tokens/s")
     (conversation,) = chat.conversations

@@ -164,6 +164,8 @@ def test_a_file_that_is_not_there_is_named(shell: Shell, name: str) -> None:
         pytest.skip("takes no file")
     words = [MISSING] * max(1, sum(option.required for option in arguments) or 1) if arguments else []
     extra = ["-m", MISSING, *(["-p", "x"] if name == "main" else [])] if takes_model else []
+    needed = [option for option in commands()[name].params if option.param_type_name == "option" and option.required]
+    extra += [word for option in needed for word in (option.opts[0], "new")]
     done = shell.run(*name.split(), *extra, *words, check=None)
     assert done.returncode in (1, 2), (done.returncode, done.stdout, done.stderr)
     said = done.stderr or done.stdout  # what looks at several files tells of each where it tells of the others

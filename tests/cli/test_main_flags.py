@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+from pathlib import Path
 
 import pytest
 from tests.cli.main_flags import ALL, HELP, OURS, PAGE, PROOFS, ROOT, Flag, key_of, render
 from tests.cli.story import Shell
+from tests.llama.vocabularies import token_lines, vectors, vocab_of
 from tests.tiny import make_tiny
 
 from selfee.cli.main2023.flags import FLAGS, MainOptions
 from selfee.cli.main2023.opening import MODEL_OF_2023
+from selfee.cli.main2023.prompts import INSTRUCTION, Encoder
+from selfee.llama.tokenizer import load_tokenizer
 
 MODEL = "tiny.ggmlv3.q5_0.bin"
 WITH_DEFAULT = [flag for flag in FLAGS if PROOFS[key_of(flag)].default and flag.takes and not flag.no_effect]
@@ -173,3 +177,30 @@ def test_a_reverse_prompt_ends_the_text(shell: Shell) -> None:
         assert whole.startswith(cut)
         assert mark in cut[len("the sky") :]
         assert len(cut) < len(whole)
+
+
+@pytest.mark.corpus
+def test_a_prompt_of_2023_has_the_tokens_of_2023(corpus: Path) -> None:
+    """A space and a beginning of text before each; the vectors are those of the program of the time."""
+    tokenizer = load_tokenizer(vocab_of(corpus / "vocab" / "ggml-vocab.bin"))
+    texts = [text for text, _ in vectors(corpus / "vocab" / "ggml-vocab-llama-spm.gguf.inp")]
+    expected = token_lines(corpus / "golden" / "llama2023_tokens_space_prefixed.txt")
+    encoder = Encoder(tokenizer, is_2023=True)
+    assert len(texts) > 40
+    for text, tokens in zip(texts, expected, strict=False):
+        assert encoder.prompt(text) == [tokenizer.bos, *tokens], text
+
+
+@pytest.mark.corpus
+def test_what_is_typed_with_ins_has_the_tokens_of_2023(corpus: Path) -> None:
+    """A beginning of text before every instruction, and no space before what is typed."""
+    tokenizer = load_tokenizer(vocab_of(corpus / "vocab" / "ggml-vocab.bin"))
+    texts = [text for text, _ in vectors(corpus / "vocab" / "ggml-vocab-llama-spm.gguf.inp")]
+    raw = token_lines(corpus / "golden" / "llama2023_tokens_raw.txt")
+    encoder = Encoder(tokenizer, is_2023=True)
+    for text, tokens in zip(texts, raw, strict=False):
+        whole, own = encoder.instruction(text, is_announced=False)
+        assert own == len(tokens)
+        assert whole[0] == tokenizer.bos
+        start = whole.index(tokenizer.bos, 0) + len(encoder.more(INSTRUCTION)) + 1
+        assert whole[start : start + own] == tokens, text

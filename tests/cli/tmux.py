@@ -74,8 +74,11 @@ class Terminal:
         return self._tmux("capture-pane", "-p", "-J", "-S", "-")
 
     def clear(self) -> None:
-        """Forget what has left the screen, and what is on it."""
-        self._tmux("send-keys", "-R")
+        """Have the line editor draw its line at the top of an empty screen, and forget what was above."""
+        self.press("C-l")
+        until = time.monotonic() + 20
+        while self.screen().lstrip().count("\n") > 3 and time.monotonic() < until:
+            time.sleep(0.03)
         self._tmux("clear-history")
 
     def wait_for(self, pattern: str, seconds: float = 60, *, after: int = 0) -> str:

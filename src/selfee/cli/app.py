@@ -11,6 +11,7 @@ import typer.main
 from typer.core import TyperGroup
 
 from selfee import __version__
+from selfee.cli.help import make_group_readable, make_readable
 
 COMMANDS = {
     "ask": "Ask a question: the model answers, criticises its answer and revises it until it is content.",
@@ -57,7 +58,7 @@ class _Commands(MutableMapping[str, Any]):
         if name not in self._loaded:
             command: Any = typer.main.get_command(importlib.import_module(f"selfee.cli.{_FILES.get(name, name)}").app)
             command.help = COMMANDS[name]
-            self._loaded[name] = command
+            self._loaded[name] = make_readable(command)
         return self._loaded[name]
 
     def __setitem__(self, name: str, command: Any) -> None:
@@ -85,6 +86,8 @@ class _Group(TyperGroup):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+
+make_group_readable(_Group)
 
 app = typer.Typer(
     name="selfee",

@@ -89,6 +89,7 @@ def _one_line(text: str) -> str:
 def _plain(text: str) -> str:
     """Text in which nothing is read as a request or an escape; a hyphen stays one that can be copied."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    escaped = "".join(letter if letter.isascii() else f"\\[u{ord(letter):04X}]" for letter in escaped)
     return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
 
 

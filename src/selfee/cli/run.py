@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -85,6 +86,8 @@ def _show_misuse(error: Any) -> int:
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else "selfee"
     message = error.format_message().strip().replace(". Did you", "; did you")
+    if near := re.fullmatch(r"(.*) \(Possible options: (.*)\)", message, re.DOTALL):
+        message = f"{near[1].rstrip('.')}; did you mean {' or '.join(near[2].split(', '))}"
     if message.startswith("Usage:") or type(error).__name__ == "NoArgsIsHelpError":
         sys.stderr.write(message + "\n")
         return MISUSED

@@ -90,14 +90,15 @@ class Talk:
         leaving = False
         while True:
             try:
+                if leaving:
+                    self._say("Ctrl-C once more, or Ctrl-D, leaves.")
                 entry = reader.read()
             except TerminatedError:
                 raise  # not the user's Ctrl-C
-            except KeyboardInterrupt:
+            except KeyboardInterrupt:  # also one that comes before the line editor is there to take it
                 if leaving:
                     return
                 leaving = True
-                self._say("Ctrl-C once more, or Ctrl-D, leaves.")
                 continue
             if entry is None:
                 return
