@@ -85,7 +85,7 @@ def scenes(window: Terminal, command: str) -> Iterator[tuple[str, str]]:
     window.wait_for("once more")
     window.clear()
     window.enter("/rev 3")
-    window.enter("Tell me a long story about a llama that learns to count.")
+    window.enter("Why is grass green?")
     window.wait_for("feedback 1 +\\w+ \\w+")
     window.press("C-c")
     window.wait_until_ready()
@@ -100,7 +100,7 @@ def scenes(window: Terminal, command: str) -> Iterator[tuple[str, str]]:
     window.wait_for("tokens/s")
     window.wait_until_ready()
     yield "scripts", window.screen(colors=True)
-    window.resize(44, 24)
+    window.resize(44, 34)
     window.clear()
     window.enter("/rev auto")
     window.enter("/stats")
@@ -128,7 +128,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "SELFEE_MODELS")}
         environ = kept | {"SELFEE_CHATS": f"{folder}/chats", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
-        with terminal(Path(folder), environ, 86, 34) as window:
+        with terminal(Path(folder), environ, 86, 46) as window:
             for name, screen in scenes(window, f"{sys.executable} -m selfee.cli chat"):
                 if arguments.text:
                     print(f"--- {name}\n{screen}")

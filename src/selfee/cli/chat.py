@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -92,7 +93,7 @@ def chat(
 ) -> None:
     """Open the model, then read, answer and revise until the user leaves."""
     from selfee.cli.chatting.conversation import Conversation, Shelf
-    from selfee.cli.chatting.reading import open_reader
+    from selfee.cli.chatting.reading import keys_hidden, open_reader
     from selfee.cli.chatting.talk import Opened, Settings, Talk
 
     if goes_on and load is not None:
@@ -130,7 +131,8 @@ def chat(
         opened.settings.mode = driven
     elif driven == "auto" and model not in BUILTIN_MODELS and (word := explain_choice(opened.engine, driven, model)):
         stderr.write(stderr.style(word, "dim") + "\n")
-    talk = Talk(opened, open_one, conversation, screen, shelf, path, keep, fold)
+    hushed = partial(keys_hidden, sys.stdin)
+    talk = Talk(opened, open_one, conversation, screen, shelf, path, keep, fold, hushed)
     try:
         _restore(talk, stderr)
         _greet(talk, screen)

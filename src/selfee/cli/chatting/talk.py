@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,7 @@ class Talk:
     path: Path | None = None  # where the conversation is kept; None = not yet
     keeps: bool = True
     folded: bool = False
+    hushed: Callable[[], AbstractContextManager[None]] = nullcontext  # within it, keys are not shown
     total: Total = field(default_factory=Total)
 
     def run(self, reader: Reader) -> None:
@@ -115,6 +116,7 @@ class Talk:
 
     def take(self, entry: str) -> bool:
         """Do what one entry says; False if it ends the chat. Raises SelfeeError where that cannot be done."""
+        self.screen = self.screen.fitted()
         call = parse(entry)
         if call is None:
             if question := question_of(entry):
@@ -263,7 +265,8 @@ class Talk:
     ) -> None:
         settings = self.opened.settings
         params = settings.params if seed is None else replace(settings.params, seed=seed)
-        view = FoldedView(self.screen) if self.folded else ChainView(self.screen)
+        before = start[-1].answer if start else None
+        view = FoldedView(self.screen) if self.folded else ChainView(self.screen, before)
         stream = stream_chain(
             self.opened.engine,
             instruction,
@@ -276,7 +279,7 @@ class Talk:
         )
         started = time.monotonic()
         try:
-            with closing(stream):
+            with closing(stream), self.hushed():
                 for event in stream:
                     view.show(event)
         except KeyboardInterrupt as stopped:
@@ -287,7 +290,8 @@ class Talk:
             self._keep(stream.chain, replaces, time.monotonic() - started, len(start))
         shown_last = len(stream.chain.steps) - 1
         if stream.chain.delivered is None:
-            self._complain(f"no answer was finished ({stream.chain.status})")
+            why = f" ({stream.chain.status})" if self.folded else ""  # else it stands right above
+            self._complain(f"no answer was finished{why}; /regen asks again")
         elif self.folded or stream.chain.delivered != shown_last:
             self._show_final(stream.chain.final)
 
