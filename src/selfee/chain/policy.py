@@ -69,3 +69,24 @@ class RevisionPolicy:
     def allows_more(self, num_revisions: int) -> bool:
         """Whether another revision is allowed."""
         return self.max_revisions is None or num_revisions < self.max_revisions
+
+
+def policy_for(
+    exactly: int | None = None, at_least: int | None = None, at_most: int | None = None, *, limited: bool = False
+) -> RevisionPolicy:
+    """The policy that these numbers mean together; None = not said. Raises UsageError where they contradict each other.
+
+    What is ``limited`` by tokens or seconds needs no limit by number, unless one is asked for.
+    """
+    if exactly is not None:
+        if at_least is not None or at_most is not None:
+            raise UsageError(
+                "revisions: means minimum and maximum at once; expected it alone; leave min_revisions and "
+                "max_revisions out"
+            )
+        return RevisionPolicy(exactly, exactly)
+    defaults = RevisionPolicy()
+    least = defaults.min_revisions if at_least is None else at_least
+    if at_most is None and defaults.max_revisions is not None and not limited:
+        at_most = max(defaults.max_revisions, least)
+    return RevisionPolicy(least, at_most)

@@ -11,6 +11,7 @@ import typer.main
 from typer.core import TyperGroup
 
 from selfee import __version__
+from selfee.cli.help import make_group_readable, make_readable
 
 COMMANDS = {
     "ask": "Ask a question: the model answers, criticises its answer and revises it until it is content.",
@@ -31,6 +32,7 @@ COMMANDS = {
     "data": "Make training data: collect questions, have chains made of them, merge, look at what came of it.",
     "delta": "Make, apply and show deltas: what leads from a base model to one trained from it.",
     "doctor": "Say what this machine has, what fits, what is missing, and how to get it.",
+    "completion": "Teach a shell to complete commands, flags and models with the Tab key.",
 }
 """Name -> what it does. The file of a command has its name and holds its ``app``."""
 
@@ -61,7 +63,7 @@ class _Commands(MutableMapping[str, Any]):
         if name not in self._loaded:
             command: Any = typer.main.get_command(importlib.import_module(f"selfee.cli.{_FILES.get(name, name)}").app)
             command.help = COMMANDS[name]
-            self._loaded[name] = command
+            self._loaded[name] = make_readable(command)
         return self._loaded[name]
 
     def __setitem__(self, name: str, command: Any) -> None:
@@ -90,12 +92,15 @@ class _Group(TyperGroup):
             formatter.write_dl(list(COMMANDS.items()))
 
 
+make_group_readable(_Group)
+
 app = typer.Typer(
     name="selfee",
     cls=_Group,
     help="A language model that answers, criticises its own answer and rewrites it until it is content.",
     epilog=EXAMPLES,
     no_args_is_help=True,
+    add_completion=False,  # a command of its own shows and installs it
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},

@@ -260,6 +260,20 @@ class ProbingEngine(Protocol):
         ...
 
 
+@runtime_checkable
+class TemplatedEngine(Protocol):
+    """Writes chats in a form that can be chosen (an optional ability of an engine)."""
+
+    @property
+    def template(self) -> str:
+        """What the form is called; "" where the model brings none and none was chosen."""
+        ...
+
+    def use_template(self, name: str) -> None:
+        """Write chats as ``name`` says from now on. Raises UsageError for a form that cannot be."""
+        ...
+
+
 def chat_of(engine: object) -> ChatEngine | None:
     """The engine as a ChatEngine if its *model* can chat, else None.
 

@@ -62,9 +62,27 @@ class Runtime(Protocol):
     context_length: int  # tokens a session can hold
     vocab_size: int
     end_tokens: Collection[int]  # end of text, end of turn
-    supports_chat: bool  # whether the model file has a chat template
     num_parameters: int  # weights of the model
     trained_on_chains: bool  # whether the file says that its model was trained to criticise and revise
+
+    @property
+    def supports_chat(self) -> bool:
+        """Whether there is a chat template."""
+        ...
+
+    @property
+    def template(self) -> str:
+        """What the chat template is called; "" where there is none."""
+        ...
+
+    @property
+    def chat_stops(self) -> Sequence[str]:
+        """Texts that end a message where no end token does."""
+        ...
+
+    def use_template(self, name: str) -> None:
+        """Write chats as ``name`` says from now on: "own" is the file's. Raises UsageError where that cannot be."""
+        ...
 
     def encode(self, text: str, *, add_bos: bool, parse_special: bool) -> list[int]:
         """Tokens of a text; ``add_bos`` asks for the beginning-of-text token if the model wants one."""
@@ -132,8 +150,17 @@ class LocalEngine:
 
     @property
     def supports_chat(self) -> bool:
-        """Whether the model file has a chat template."""
+        """Whether there is a chat template."""
         return self._runtime.supports_chat
+
+    @property
+    def template(self) -> str:
+        """What the chat template is called; "" where there is none."""
+        return self._runtime.template
+
+    def use_template(self, name: str) -> None:
+        """Write chats in another form from now on: "alpaca", "chatml" or "own" (the file's). Raises UsageError."""
+        self._runtime.use_template(name)
 
     @property
     def num_parameters(self) -> int:
@@ -157,7 +184,8 @@ class LocalEngine:
                 f"{self.name}: the file has no chat template; expected one for a chat; use the guided mode, which "
                 "needs none, or a chat model"
             )
-        return self._start(self._runtime.encode_chat(request.messages, request.prefix), request, request.logprobs)
+        tokens = self._runtime.encode_chat(request.messages, request.prefix)
+        return self._start(tokens, request, request.logprobs, tuple(self._runtime.chat_stops))
 
     def count_tokens(self, text: str, *, parse_special: bool = False) -> int:
         """See ``CountingEngine``."""
@@ -235,7 +263,9 @@ class LocalEngine:
                 f"{allowed}; shorten the text or open the model with a larger context_length"
             )
 
-    def _start(self, tokens: list[int], request: Request | ChatRequest, logprobs: int | None) -> Iterator[Chunk]:
+    def _start(
+        self, tokens: list[int], request: Request | ChatRequest, logprobs: int | None, ends: tuple[str, ...] = ()
+    ) -> Iterator[Chunk]:
         for token in request.params.logit_bias:
             if not 0 <= token < self._runtime.vocab_size:
                 raise UsageError(
@@ -244,12 +274,14 @@ class LocalEngine:
         if not tokens:
             raise UsageError(f"{self.name}: the prompt has no tokens; expected at least one; write something")
         self._check_room(len(tokens), "the prompt has", self._runtime.context_length - 1)
-        return self._stream(tokens, request, logprobs)
+        return self._stream(tokens, request, logprobs, ends)
 
-    def _stream(self, tokens: list[int], request: Request | ChatRequest, logprobs: int | None) -> Iterator[Chunk]:
+    def _stream(
+        self, tokens: list[int], request: Request | ChatRequest, logprobs: int | None, ends: tuple[str, ...]
+    ) -> Iterator[Chunk]:
         room = self._runtime.context_length - len(tokens)
         limit = room if request.max_tokens is None else min(room, request.max_tokens)
-        text = _Text(self._runtime, request, logprobs, limit)
+        text = _Text(self._runtime, request, logprobs, limit, ends)
         params = request.params
         seed = random.getrandbits(32) if params.seed is None else params.seed
         with self._sessions.borrow(tokens if self._reuse else ()) as held:
@@ -289,6 +321,7 @@ class _Text:
     request: Request | ChatRequest
     wanted: int | None  # log-probabilities per token
     limit: int  # tokens that may be generated
+    ends: tuple[str, ...] = ()  # texts that mean the same as an end token
     count: int = 0
     ending: FinishReason | None = None
     queue: LogprobQueue = field(default_factory=LogprobQueue)
@@ -296,7 +329,7 @@ class _Text:
 
     def __post_init__(self) -> None:
         self._decoder = self.runtime.decoder()
-        self._filter = StopFilter(self.request.stop)
+        self._filter = StopFilter((*self.request.stop, *self.ends))
         if self.limit == 0:
             self.ending = self._limit_reason()
 
@@ -310,7 +343,7 @@ class _Text:
             self.queue.add(self._filter.received, self._logprob(step, self.wanted))
         safe = self._filter.feed(self._decoder.feed(step.token))
         if self._filter.matched is not None:
-            self.ending = FinishReason.STOP
+            self.ending = self._stop_reason()
         elif self.count == self.limit:
             self.ending = self._limit_reason()
         if self.ending is not None:
@@ -321,14 +354,19 @@ class _Text:
     def end(self, usage: Usage) -> Chunk:
         """The last chunk: everything withheld."""
         text = self._rest
-        if self.ending is not FinishReason.STOP:
+        if self._filter.matched is None:
             text += self._filter.feed(self._decoder.finish())  # a character cut off by a limit
         text += self._filter.finish()
         if self._filter.matched is not None:
-            self.ending = FinishReason.STOP
-        past_end = 0 if self.ending is FinishReason.STOP else 1  # tokens without text belong to the text
+            self.ending = self._stop_reason()
+        past_end = 1 if self._filter.matched is None else 0  # tokens without text belong to the text
         told = self.queue.take(self._filter.emitted + past_end)
-        return Chunk(text, self.ending, usage, self._filter.matched, told)
+        stop = self._filter.matched if self.ending is FinishReason.STOP else None
+        return Chunk(text, self.ending, usage, stop, told)
+
+    def _stop_reason(self) -> FinishReason:
+        asked = self._filter.matched in self.request.stop
+        return FinishReason.STOP if asked else FinishReason.END
 
     def _limit_reason(self) -> FinishReason:
         asked = self.request.max_tokens
