@@ -9,17 +9,19 @@
 Every event has ``type`` (its name again), ``seq`` (from 1, without gaps), ``chain_id`` and ``t`` (seconds since the
 chain was created). The others by type::
 
-    chain.created      model, mode, policy {min_revisions, max_revisions}, seed, steps (made before, when a chain is
-                       taken up), parent (id of that chain, or null), queue_position (0 = starts now)
-    chain.started      it has left the queue (also again after each control that goes on); seed
+    chain.created      model, mode, policy {min_revisions, max_revisions}, seed, steps (made before, when a chain's
+                       record is gone on with; as in the record)
+    chain.queued       position (1 = next): it has to wait
+    chain.started      seed: it computes (again after each control that goes on)
     segment.started    segment {id, type: "answer"|"feedback"|"revision", index}
     segment.delta      segment_id, text
     segment.completed  segment {id, type, index, text, finished, verdict: "needed"|"not_needed"|"none", phrase,
                        probability, source, tokens, seconds, prompt_tokens, cached_tokens, words (of a revision: {added,
                        removed, kept} against the answer before it, else null)}
     segment.overruled  segment_id (of a feedback that was content), text (what it says now), verdict: "forced"
-    chain.continued    action: "one_more"|"feedback", from_answer: what came after that answer is void; feedback (the
-                       person's words as the model reads them, or null)
+    chain.continued    action: "one_more"|"feedback", from_answer: what was written after that answer and has no place in
+                       the chain any more is void (an unfinished segment, all after an earlier answer); a person's own
+                       feedback then comes as segment.started and segment.completed with source "user"
     chain.completed    final, delivered (index of the answer delivered, or null), stop_cause, enforced (revisions that
                        were forced), truncated, status (a sentence), usage, chain (the record that /v1/selfee/chat
                        takes back as "chain")
@@ -66,6 +68,11 @@ class NativeMessage(Fields):
 
     role: Literal["system", "user", "assistant"]
     content: Text
+
+    @property
+    def text(self) -> str:
+        """What was said."""
+        return self.content
 
 
 class NativeRequest(SamplingFields):
