@@ -12,7 +12,6 @@ from selfee.chain.run import Mode
 from selfee.engines.base import SamplingParams
 from selfee.errors import UsageError
 
-
 _POLICY, _PARAMS, _BUDGETS = RevisionPolicy(), SamplingParams(), Budgets()
 
 

@@ -11,7 +11,6 @@ from selfee.chain.run import Mode
 from selfee.chain.types import Event, Instruction, Step
 from selfee.engines.base import Chunk, SamplingParams
 
-
 _BUDGETS, _ALLOWANCE = Budgets(), Allowance()
 
 
