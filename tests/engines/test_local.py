@@ -36,6 +36,7 @@ from selfee.engines.base import (
     chat_of,
     scoring_of,
 )
+from selfee.engines.cancelling import Cancellation
 from selfee.engines.local import Generated, LocalEngine, log_softmax
 from selfee.engines.sessions import Session, SessionPool
 from selfee.errors import ContextOverflowError, UsageError
@@ -157,6 +158,7 @@ class ToyRuntime:
         seed: int,
         max_tokens: int,
         prediction: Prediction | None,
+        cancellation: Cancellation | None = None,
     ) -> Generator[Generated, None, None]:
         rng = np.random.default_rng(seed)
         pending = list(tokens[session.length :])
