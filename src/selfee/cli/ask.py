@@ -349,7 +349,6 @@ def open_model(
     api_key_file: Path | None,
     timeout: float | None,
     stderr: Screen | None,
-    *,
     parallel: int = 1,
 ) -> AnyEngine:
     """Open what the user calls ``model``; a model that is not here yet is fetched, with progress on ``stderr``."""
