@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from tests.cli.story import Shell
 
-QUESTION = "How do I sort a list of words in Python by their length, the longest first, without changing it?"
+QUESTION = (
+    "How do I sort a list of words in Python by their length, the longest first, without changing the list that I have, "
+    "and what happens to words which are equally long?"
+)
 ANSWER = "Use the built-in function sorted with a key and in reverse order; it gives a new list."
 
 

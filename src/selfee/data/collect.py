@@ -48,7 +48,7 @@ class CollectSettings:
     threshold: float = 0.8  # share of common word groups from which questions are near-duplicates; 1 = none are
     near_in: tuple[str, ...] = tuple(
         name for name, source in SOURCES.items() if source.is_chat
-    )  # sources checked for them
+    )  # sources in which near-duplicates are looked for
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,9 @@ class SourceSettings:
     """What may be decided about reading the sources."""
 
     with_tests: bool = False  # show MBPP's tests in the question: without them a function's name can only be guessed
-    question_rule: QuestionRule = QuestionRule.ANSWER  # which conversations of ShareGPT are refused for what they ask
+    question_rule: QuestionRule = (
+        QuestionRule.ANSWER
+    )  # refuse ShareGPT's answers that ask back, or queries that ask nothing
 
 
 @dataclass(frozen=True)
