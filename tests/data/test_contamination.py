@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,7 @@ QUESTIONS = (
     "Write a function to find the number of ways to fill a board with dominoes.",
     "What is AI?",
 )
+NEAR = "Write a function to find the longest palindromic subsequence in a given string."
 
 
 def index(*texts: str, threshold: float = 0.6) -> EvaluationIndex:
@@ -58,7 +61,7 @@ def test_a_short_question_must_be_the_whole_text() -> None:
 
 
 def test_a_changed_word_is_found_nearly_and_another_question_of_the_same_kind_is_not() -> None:
-    near = index().find("Write a function to find the longest palindromic subsequence in a given string.")
+    near = index().find(NEAR)
     assert near is not None
     assert not near.is_exact
     assert near.evaluation.id == "1"
@@ -78,13 +81,10 @@ def test_a_few_rare_words_do_not_make_a_question() -> None:
 
 def test_the_result_does_not_depend_on_the_seed_of_hashes() -> None:
     """Sums of weights are taken in the text's order: equal inputs give equal bytes."""
-    import subprocess
-    import sys
-
     code = (
         "from selfee.data.contamination import *\n"
         f"index = EvaluationIndex([Evaluation('f', str(n), t) for n, t in enumerate({QUESTIONS!r})])\n"
-        "print(index.find('Write a function to find the longest palindromic subsequence now.').to_json())"
+        f"print(index.find({NEAR!r}).to_json())"
     )
     runs = {
         subprocess.run(
