@@ -3,9 +3,10 @@
     python benchmarks/data.py [--rows 100000] [--peer /path/to/python-with-datatrove]
 
 Writes synthetic ShareGPT conversations (seeded: answers in the site's HTML with code, one in ten not English, one in
-twenty asked before, one in twenty nearly so) and runs `selfee data collect` on them in a process of its own. Then selfee
-and a peer only remove near-duplicates from the same questions, given as text. Seconds are those of the processor (one core works, and other work on the machine does not count),
-start and all; peak memory is the process's, as the kernel counts it.
+twenty asked before, one in twenty nearly so) and runs `selfee data collect` on them in a process of its own. Then
+selfee and a peer only remove near-duplicates from the same questions, given as text. Seconds are those of the processor
+(one core works, and other work on the machine does not count), start and all; peak memory is the process's, as the
+kernel counts it.
 """
 
 from __future__ import annotations
