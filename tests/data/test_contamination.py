@@ -122,7 +122,9 @@ def test_files_of_questions_are_read_in_their_formats(tmp_path: Path) -> None:
         list(read_evaluation(str(path)))
 
 
-def test_a_source_can_be_an_evaluation_set_and_reports_do_not_name_folders(tmp_path: Path) -> None:
+def test_a_source_can_be_an_evaluation_set_and_reports_do_not_name_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "mbpp.jsonl"
     rows: list[dict[str, object]] = [
         {"text": f"Task {n}.", "code": "x", "task_id": n, "test_list": []} for n in (5, 100, 101, 700)
@@ -131,6 +133,8 @@ def test_a_source_can_be_an_evaluation_set_and_reports_do_not_name_folders(tmp_p
     found = list(read_evaluation(f"mbpp@test:{path}"))
     assert [(one.file, one.id) for one in found] == [("mbpp@test:mbpp.jsonl", "100"), ("mbpp@test:mbpp.jsonl", "101")]
     assert label_of("/a/b/question.jsonl") == "question.jsonl"
+    monkeypatch.chdir(tmp_path)
+    assert list(read_evaluation("mbpp@test:mbpp.jsonl")) == found
     with pytest.raises(BadFileError, match="field missing"):
         list(read_evaluation(f"gsm8k:{path}"))
 
