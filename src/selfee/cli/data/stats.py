@@ -148,7 +148,7 @@ def _disagreements(found: Mapping[str, SourceStatistics], screen: Screen, show_a
         ]
         yield render_table(heads, shown, screen)
     if len(shown) < len(rows):
-        yield screen.style(f"{len(rows) - len(shown):,} more disagreements: --all lists them, --json too\n", "dim")
+        yield screen.style(f"{len(rows) - len(shown):,} more disagreements: --all lists them, --json too", "dim") + "\n"
 
 
 def _mean(one: SourceStatistics) -> str:

@@ -59,6 +59,7 @@ class Source:
     parse: Callable[[Row, SourceSettings], Question]
     columns: tuple[str, ...] = ()  # of tables that have no heading line
     is_chat: bool = False  # questions are people's own: near-duplicates are repetitions, not exercises of one kind
+    has_splits: bool = True  # it is published in splits: the user should say which one it is
     has_tasks: bool = False  # rows belong to tasks (``extra["task"]``), of which only some of each are taken
 
 
