@@ -152,26 +152,29 @@ CHANGES: dict[str, Callable[[list[str], random.Random], list[str]]] = {
 }
 
 
-@pytest.mark.corpus
-@pytest.mark.parametrize("change", CHANGES)
-def test_planted_test_problems_of_mbpp_are_found(corpus: Path, change: str) -> None:
-    public = corpus / "public"
-    questions = list(read_evaluation(f"mbpp@test:{public / 'mbpp.jsonl'}"))
-    for name in ("vicuna_bench_question.jsonl", "mt_bench_question.jsonl"):
-        questions += read_evaluation(str(public / name))
-    finder, rng = EvaluationIndex(questions), random.Random(1)
-    planted = [question for question in questions if question.file.startswith("mbpp")]
-    assert len(planted) == 499  # of 500: two have the same words
-    found = [finder.find(" ".join(CHANGES[change](question.text.split(), rng))) for question in planted]
-    assert sum(one is not None for one in found) >= 0.94 * len(planted)
-
-
-@pytest.mark.corpus
-def test_hardly_any_training_question_of_gsm8k_is_taken_for_an_evaluation_question(corpus: Path) -> None:
+@pytest.fixture(scope="module")
+def real(corpus: Path) -> EvaluationIndex:
+    """MBPP's test problems and the questions of Vicuna, MT-bench and Arena-Hard."""
     public = corpus / "public"
     questions = list(read_evaluation(f"mbpp@test:{public / 'mbpp.jsonl'}"))
     for name in ("vicuna_bench_question.jsonl", "mt_bench_question.jsonl", "arena_hard_v0.1_question.jsonl"):
         questions += read_evaluation(str(public / name))
-    finder = EvaluationIndex(questions)
-    lines = (public / "gsm8k_train.jsonl").read_text(encoding="utf-8").splitlines()
-    assert sum(finder.find(json.loads(line)["question"]) is not None for line in lines) == 0
+    return EvaluationIndex(questions)
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("change", CHANGES)
+def test_planted_test_problems_of_mbpp_are_found(real: EvaluationIndex, change: str) -> None:
+    rng = random.Random(1)
+    planted = [question for question in real.questions if question.file.startswith("mbpp")]
+    assert len(planted) == 499  # of 500: two have the same words
+    found = [real.find(" ".join(CHANGES[change](question.text.split(), rng))) for question in planted]
+    assert sum(one is not None for one in found) >= 0.94 * len(planted)
+
+
+@pytest.mark.corpus
+def test_hardly_any_training_question_of_gsm8k_is_taken_for_an_evaluation_question(
+    real: EvaluationIndex, corpus: Path
+) -> None:
+    lines = (corpus / "public" / "gsm8k_train.jsonl").read_text(encoding="utf-8").splitlines()
+    assert sum(real.find(json.loads(line)["question"]) is not None for line in lines[:3000]) == 0

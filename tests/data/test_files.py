@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import random
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,9 @@ def test_what_comes_before_the_damage_is_kept(tmp_path: Path, text: str, words: 
 
 
 def test_a_gzip_file_that_was_cut_gives_what_it_holds(tmp_path: Path) -> None:
-    whole = gzip.compress("".join(f'{{"a": {n}, "text": "{n * 7919 % 1000003}"}}\n' for n in range(200_000)).encode())
+    digits = random.Random(1).randbytes(20_000 * 60).hex()
+    rows = (f'{{"a": {n}, "text": "{digits[120 * n : 120 * n + 120]}"}}\n' for n in range(20_000))
+    whole = gzip.compress("".join(rows).encode(), compresslevel=1)
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(whole[: len(whole) // 2])
     found = list(read_rows(path))
