@@ -86,6 +86,22 @@ def test_a_folder_of_single_problems_is_read_in_the_order_of_their_numbers(tmp_p
         files_of(tmp_path / "empty")
 
 
+def test_one_lost_file_of_a_folder_does_not_end_the_reading(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        (tmp_path / f"{number}.json").write_text("" if number == 2 else json.dumps({"problem": number}))
+    first, lost, last = read_rows(tmp_path)
+    assert isinstance(first, Row)
+    assert isinstance(last, Row)
+    assert lost == BadRow(f"{tmp_path / '2.json'}", "the file is lost: empty; expected rows")
+
+
+def test_rows_of_tables_are_named_by_the_line_they_begin_in(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('question,answer\n"Why\nso?",a\n\nHow?,b,c\nWho?,d\n')
+    (tmp_path / "a.tsv").write_text("Why?\ta\n\nHow?\tb\n")
+    assert [row.where.rpartition(":")[2] for row in read_rows(tmp_path / "a.csv")] == ["2", "5", "6"]
+    assert [row.where.rpartition(":")[2] for row in read_rows(tmp_path / "a.tsv", ("q", "a"))] == ["1", "3"]
+
+
 def test_bad_rows_are_named_and_do_not_end_the_reading(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"a": 1}\n{"a": \n[1]\n\n{"a": "\xff"}\n{"a": 2}')
