@@ -51,9 +51,9 @@ def test_a_run_says_what_revising_did_beside_the_same_tokens(shell: Shell) -> No
     lines = out.stdout.splitlines()
     assert lines[0].startswith("gsm8k: 4 questions, graded by number, script:script.jsonl")
     rows = {line.split("  ")[0]: line.split() for line in reversed(lines)}  # those of the first group
-    assert rows["single answer"][2] == "25.0"
-    assert rows["revise 1"][2] == "75.0"
-    assert rows["revise 2"][2] == "0.0"
+    assert rows["single answer"][3] == "25.0"
+    assert rows["revise 1"][3] == "75.0"
+    assert rows["revise 2"][3] == "0.0"
     assert "any of N = revise 2 [oracle]" in rows
     assert "mbpp: 1 questions, graded by tests" in out.stdout
     analysis = read_analysis(shell.folder / "out" / "analysis.json")
