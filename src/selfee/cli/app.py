@@ -22,6 +22,7 @@ COMMANDS = {
     "quantize": "Make a model file smaller: fourteen file types, three rule sets, or any size you name.",
     "imatrix": "Compute which columns of a model matter, from what flows through it while it reads a text.",
     "perplexity": "Measure how well model files predict a text, and how far they are from the model they were made of.",
+    "revisions": "Measure whether revising helps, beside other ways to spend the same tokens.",
     "bench": "Measure how fast model files run here, beside what this machine could do.",
     "report": "Sum up judgments: scores with intervals, biases of the judge, a page with every question.",
     "card": "Write the model card of a folder of files: sizes, memory, types, quality, checksums, commands.",

@@ -242,7 +242,7 @@ def ask(
     form = "json" if as_json else "jsonl" if as_jsonl else "raw" if show is Show.RAW else "final"
     wish = Wish(form, shows_chain=form == "final" and show is Show.CHAIN and not quiet, is_quiet=quiet)
     if model in BUILTIN_MODELS:
-        mode, prompts, params = _suited(BUILTIN_MODELS[model], mode, prompts, params, call, chooser.samples)
+        mode, prompts, params = suited(BUILTIN_MODELS[model], mode, prompts, params, call, chooser.samples)
     with ExitStack() as engines:
         screen = None if quiet else stderr
 
@@ -292,7 +292,7 @@ def _revisions(call: typer.Context, samples: bool) -> list[int | None]:
     return [None if kinds and (name == "revisions") not in kinds else call.params[name] for name in names]
 
 
-def _suited(
+def suited(
     model: BuiltinModel,
     mode: ModeName,
     prompts: str | None,
@@ -334,6 +334,8 @@ def open_model(
     api_key_file: Path | None,
     timeout: float | None,
     stderr: Screen | None,
+    *,
+    parallel: int = 1,
 ) -> AnyEngine:
     """Open what the user calls ``model``; a model that is not here yet is fetched, with progress on ``stderr``."""
     from selfee.cli.progress import DownloadDisplay, QuietDisplay
@@ -354,6 +356,7 @@ def open_model(
             repack=repack,
             drafting=drafting,
             cache_type=cache_type.cache_type,
+            parallel=parallel,
             api_key=key,
             timeout=timeout,
             proxy=server_proxy(model) if is_server else None,

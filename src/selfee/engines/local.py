@@ -30,6 +30,7 @@ from selfee.engines.base import (
     TokenLogprob,
     Usage,
 )
+from selfee.engines.scoring import Logits, ScoredSequence, ScoringRequest, TokenScorer
 from selfee.engines.session_files import restore_into, save_latest, session_files_of
 from selfee.engines.sessions import HeldSession, Session, SessionPool, count_shared
 from selfee.engines.stops import LogprobQueue, StopFilter
@@ -102,11 +103,15 @@ class Runtime(Protocol):
         """A context in which no session computes, so that one may be copied."""
         ...
 
+    def forward_many(self, parts: Sequence[tuple[Session, Sequence[int], int]]) -> list[Logits]:
+        """Evaluate tokens in several sessions in one pass; see ``selfee.engines.scoring.ScoringRuntime``."""
+        ...
+
     def close(self) -> None: ...
 
 
 class LocalEngine:
-    """Implements Engine, ChatEngine, ScoringEngine and CountingEngine over a Runtime.
+    """Implements Engine, ChatEngine, ScoringEngine, TokenScoringEngine and CountingEngine over a Runtime.
 
     ``parallel`` requests at a time, each from a thread of its own; they go through the model together, and each gets
     the text it would get alone. Others wait until a stream has ended or is closed. ``reuse=False`` forgets the cache
@@ -123,6 +128,7 @@ class LocalEngine:
         self._sessions: SessionPool[Session] = SessionPool(
             runtime.new_session, parallel, parallel * runtime.context_length, runtime.quiet
         )
+        self._scorer = TokenScorer(runtime, self._sessions, parallel=parallel, reuse=reuse)
 
     @property
     def supports_chat(self) -> bool:
@@ -173,6 +179,14 @@ class LocalEngine:
             self._check_room(len(tokens), "prompt and choice have", self._runtime.context_length)
         with self._sessions.borrow(alone, copied=False) as held:  # scoring waits for no pause
             return [self._score(held, alone, tokens) for tokens in whole]
+
+    def encode_text(self, text: str, *, parse_special: bool = False) -> list[int]:
+        """See ``TokenScoringEngine``."""
+        return self._runtime.encode(text, add_bos=True, parse_special=parse_special)
+
+    def score_tokens(self, requests: Sequence[ScoringRequest]) -> list[ScoredSequence]:
+        """See ``TokenScoringEngine``: exact, what sequences share is read once."""
+        return self._scorer.score(requests)
 
     def save_session(self, path: str | Path, *, remembered: Path | None = None) -> int:
         """Save what was read last; returns its tokens, 0 if nothing was, and then nothing is written.

@@ -12,6 +12,7 @@ from typing import cast
 from selfee.engines.base import Message, Prediction, SamplingParams
 from selfee.engines.local import Decoder, Generated
 from selfee.engines.memory import available_memory, has_room_to_pack, require_memory
+from selfee.engines.scoring import Logits
 from selfee.engines.sessions import Session
 from selfee.errors import UsageError
 from selfee.llama.cells import CacheType
@@ -107,6 +108,12 @@ class LlamaRuntime:
         with self._company.join(own) as member:
             for step in generate(own, tokens, sampler, drafter, max_tokens, member):
                 yield Generated(step.id, step.logits, step.drafted, step.verified)
+
+    def forward_many(self, parts: Sequence[tuple[Session, Sequence[int], int]]) -> list[Logits]:
+        """See ``Runtime.forward_many``."""
+        return self._model.forward_many(
+            [(cast(LlamaSession, session), tokens, rows) for session, tokens, rows in parts]
+        )
 
     def _encode_line(self, text: str) -> list[int]:
         """Tokens of a text as they are where it begins a line, which is where answers begin."""
