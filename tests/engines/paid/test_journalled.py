@@ -56,11 +56,12 @@ def test_a_reply_is_stored_with_all_that_is_known_and_replayed_without_a_call(tm
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_every_kind_of_fault_is_survived_and_counted_by_its_name(tmp_path: Path, fault: str) -> None:
+@pytest.mark.parametrize("streaming", [False, True])
+def test_every_kind_of_fault_is_survived_and_counted_by_its_name(tmp_path: Path, fault: str, streaming: bool) -> None:
     names = {"drop": "connection", "drip": "timeout", "wrong-model": "model"}
     plan = Plan(faults=(fault,), share=1.0, most=1)
     with FaultyTeacher(plan) as teacher, Journal(tmp_path / "j") as journal:
-        with open_paid(server_of(teacher), journal) as engine:
+        with open_paid(server_of(teacher, streaming=streaming), journal) as engine:
             reply = engine.obtain(ask("hello"))
             assert reply.attempts == 2
             assert engine.read().faults == {names.get(fault, fault): 1}
@@ -237,7 +238,7 @@ def test_the_key_depends_on_everything_that_is_asked() -> None:
 
 def test_settings_reach_the_courier_unchanged() -> None:
     gate = GateRules(concurrency=3, max_cost=5.0)
-    server = PaidServer("http://127.0.0.1:1/v1", "m", ("k",), gate, PATIENT, Price(1, 2, 0.5), 3.0, 4.0)
+    server = PaidServer("http://127.0.0.1:1/v1", "m", ("k",), gate, PATIENT, Price(1, 2, 0.5), True, 3.0, 4.0)
     assert from_plain(PaidServer, json.loads(json.dumps(to_plain(server)))) == server
 
 
