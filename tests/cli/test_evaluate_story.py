@@ -113,7 +113,9 @@ def timeless(files: dict[str, bytes]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("at", [0.3, 0.5, 0.9])
+@pytest.mark.parametrize(
+    "at", [0.5, pytest.param(0.2, marks=pytest.mark.slow), pytest.param(0.9, marks=pytest.mark.slow)]
+)
 def test_a_killed_run_of_answers_goes_on_and_leaves_the_same_files(shell: Shell, at: float) -> None:
     prepare(shell, delay=0.004)
     shell.run(*answer(shell, out="whole"))
@@ -167,7 +169,7 @@ def test_questions_may_be_chosen_and_mapped(shell: Shell) -> None:
     ]
     told = json.loads(shell.run(*words, *fields).stdout)
     assert (told["questions"], told["made"], told["systems"]) == (2, 2, 2)
-    assert [row["question_id"] for row in rows(shell.folder / "run/questions.jsonl")] == ["k1", "k3"]
+    assert [row["id"] for row in rows(shell.folder / "run/questions.jsonl")] == ["k1", "k3"]
 
 
 def test_another_set_of_questions_in_the_same_folder_is_refused(shell: Shell) -> None:
@@ -217,7 +219,10 @@ def test_revisions_are_judged_against_each_other_in_both_orders(shell: Shell) ->
     assert (shell.folder / "run/original/review_mine_enforce_0_revisions_vs_mine_enforce_1_revisions.jsonl").exists()
 
 
-def test_a_killed_run_of_judgments_pays_for_nothing_twice_and_leaves_the_same_file(shell: Shell) -> None:
+@pytest.mark.parametrize("kills", [(9,), pytest.param((2, 6, 11, 17), marks=pytest.mark.slow)])
+def test_a_killed_run_of_judgments_pays_for_nothing_twice_and_leaves_the_same_file(
+    shell: Shell, kills: tuple[int, ...]
+) -> None:
     prepare(shell)
     shell.run(*answer(shell))
     with serve(Biases(unreadable=0.3, prefers_first=0.3)) as server:
@@ -230,7 +235,7 @@ def test_a_killed_run_of_judgments_pays_for_nothing_twice_and_leaves_the_same_fi
         server.requests.clear()
         server.delay = 0.05
         words = judge(server, "--name", "again", "--parallel", "3")
-        for count in (3, 9, 15):
+        for count in kills:
             kill_when(shell, words, lambda count=count: len(server.requests) >= count)
         shell.run(*words)
         assert sorted(server.paid()) == expected

@@ -47,11 +47,10 @@ class AskRules:
             raise UsageError(f"asks: {self.asks}; expected 1 or more")
 
     def params(self, item: Item, template: Template) -> SamplingParams:
-        """How a reply is drawn: repeated judgments have other seeds."""
+        """How a reply is drawn: repeated judgments, and the other order of equal texts, have other seeds."""
         temperature = template.temperature if self.temperature is None else self.temperature
-        return SamplingParams(
-            temperature=temperature or 0.0, top_p=1.0, top_k=0, seed=derive_seed(self.seed, item.repeat, "repeat ")
-        )
+        seed = derive_seed(self.seed, 2 * item.repeat + item.is_swapped, "repeat ")
+        return SamplingParams(temperature=temperature or 0.0, top_p=1.0, top_k=0, seed=seed)
 
     def limit(self, template: Template) -> int:
         """Tokens that a reply may have."""
@@ -120,6 +119,7 @@ def _failure(error: Exception) -> str:
 def judgment_id(engine: JournalledEngine, item: Item, template: Template, rules: AskRules, prompt: Prompt) -> str:
     """A name for everything that could change the reply."""
     told = [engine.model, [[m.role, m.content] for m in prompt.messages], template.sha256, item.repeat]
+    told += [item.question_id, [answer.system for answer in item.answers]]  # equal texts are judgments of their own
     more = [rules.params(item, template).temperature, rules.limit(template), rules.asks, rules.weighs, rules.seed]
     return hashlib.blake2b(json.dumps([told, more]).encode(), digest_size=16).hexdigest()
 
