@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,9 +52,9 @@ def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
 def writing_jsonl(path: str | Path) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A function that writes one row; the file gets its name when the block ends, and is forgotten if it fails."""
     path = Path(path)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # not mkstemp: others may read what we write
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with part.open("x", encoding="utf-8") as file:
 
             def write(row: dict[str, Any]) -> None:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -62,7 +62,7 @@ def writing_jsonl(path: str | Path) -> Iterator[Callable[[dict[str, Any]], None]
             yield write
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+        os.replace(part, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise

@@ -20,7 +20,8 @@ from selfee.jsonl import writing_jsonl
 
 _HUB = "hf:"
 _SHOWN = 200  # characters of a rejected row's text
-_TEST = "test"
+TEST = "test"
+"""The split that is kept away from training."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def _sample(row: Row, given: Input, source: Source, settings: CollectSettings) -
     text = question.instruction[:_SHOWN]
     if given.split and split != given.split:
         raise RefusedError("another split", f"{split}; expected {given.split}", text)
-    if split == _TEST and not settings.with_test:
+    if split == TEST and not settings.with_test:
         raise RefusedError("test split", "kept away from training; --with-test takes it", text)
     _require_unicode(question)
     return make_sample(

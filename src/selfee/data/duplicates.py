@@ -16,7 +16,9 @@ from typing import Any
 from selfee.errors import MissingExtraError, UsageError
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
-_ENDS = re.compile(r"[.,;:?…\"“”'‘’*_`]+(?=\s|\Z)|(?<!\S)[\"“”'‘’*_`]+")  # of words and sentences; 3+5 is not 3-5
+_PROSE = ".,;:?…\"“”'‘’*_`"
+# The punctuation of words and sentences: 3+5 is not 3-5. Each run is looked at once, from its beginning.
+_ENDS = re.compile(rf"(?<![{_PROSE}])[{_PROSE}]+(?=\s|\Z)|(?<!\S)[\"“”'‘’*_`]+")
 _GROUP = 3  # words
 _FEWEST_WORDS = 8  # shorter questions differ in too few groups: only the same words make them duplicates
 _NUM_HASHES = 128  # the estimate's standard error is at most 1 / (2 √128) = 0.044
@@ -42,8 +44,7 @@ class Duplicates:
             raise UsageError(f"threshold of near-duplicates: {threshold}; expected 0.5 to 1")
         self._threshold = threshold
         self._seen: dict[bytes, str] = {}
-        self._ids: list[str] = []
-        self._sketches: list[Any] = []
+        self._near: list[tuple[str, Any]] = []  # id and sketch
         self._index: Any = None
 
     def add(self, id: str, text: str, *, near: bool = False) -> Duplicate | None:
@@ -64,12 +65,12 @@ class Duplicates:
         if self._index is None:
             self._index = new_index(self._threshold)
         sketch = sketch_of(groups)
-        close = [(self._sketches[place].jaccard(sketch), -place) for place in self._index.query(sketch)]
+        close = [(self._near[place][1].jaccard(sketch), -place) for place in self._index.query(sketch)]
         if close and max(close)[0] >= self._threshold:
-            return self._ids[-max(close)[1]]
-        self._index.insert(len(self._ids), sketch)
-        self._ids.append(id)
-        self._sketches.append(sketch)
+            kept: str = self._near[-max(close)[1]][0]
+            return kept
+        self._index.insert(len(self._near), sketch)
+        self._near.append((id, sketch))
         return None
 
 

@@ -207,7 +207,8 @@ def _array(path: Path, file: IO[str], head: str) -> Iterator[Row | BadRow]:
             if _is_damage(error, text) or len(text) - at > _LONGEST_ROW:
                 raise BadFileError(f"{path}:{line}: not valid JSON ({error}); expected an array of objects") from error
             end = len(text)
-        if end < len(text):  # a number at the end of a piece may go on in the next
+            value = None
+        if end < len(text) or isinstance(value, dict):  # a number at the end of a piece may go on in the next
             started, line = line, line + text.count("\n", at, end)
             yield _row(f"{path}:{started}", value)
             at = end

@@ -21,7 +21,8 @@ _COPY_BUTTON = re.compile(r"Copy code|Copy\b")
 _NAME_ONLY = re.compile(r"[\w+#.-]{1,20}")
 # The button's words where somebody else's converter has left them: "```\npythonCopy code\n", "```python\nCopy code\n".
 _LEFT_BUTTON = re.compile(
-    r"^(?P<fence>[ \t]*```)(?P<name>[\w+#.-]*)[ \t]*\n?(?P<late>[\w+#.-]*?)Copy code[ \t]*\n?", re.MULTILINE
+    r"^(?P<fence>[ \t]{0,9}```)(?P<name>[\w+#.-]{0,20})[ \t]{0,9}\n?(?P<late>[\w+#.-]{0,20}?)Copy code[ \t]{0,9}\n?",
+    re.MULTILINE,
 )
 
 

@@ -10,9 +10,12 @@ import enum
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from selfee.errors import UsageError
+
+if TYPE_CHECKING:
+    from selfee.engines.cancelling import Cancellation
 
 ROLES = ("system", "user", "assistant")
 """Who may speak in a chat."""
@@ -133,7 +136,9 @@ class Request:
     stop: Sequence[str] = ()  # the text before the first of these is delivered, the stop string itself is not
     logprobs: int | None = None  # None = none; n = the chosen token's and the n most likely tokens' per position
     parse_special: bool = False
+    tokens: tuple[int, ...] | None = None  # instead of ``prompt``: these very tokens (engines of this process alone)
     prediction: Prediction | None = field(default=None, compare=False)
+    cancellation: Cancellation | None = field(default=None, compare=False)  # gives the request up, from any thread
 
     def __post_init__(self) -> None:
         check_limits(self.max_tokens, self.stop)
@@ -198,6 +203,7 @@ class ChatRequest:
     prefix: str = ""
     prediction: Prediction | None = field(default=None, compare=False)
     logprobs: int | None = None  # as in ``Request``
+    cancellation: Cancellation | None = field(default=None, compare=False)  # gives the request up, from any thread
 
     def __post_init__(self) -> None:
         check_limits(self.max_tokens, self.stop)
@@ -257,6 +263,20 @@ class ProbingEngine(Protocol):
 
     def probe_scoring(self) -> ScoringEngine | None:
         """A scorer that works, or None; asks at most once and remembers the answer."""
+        ...
+
+
+@runtime_checkable
+class TemplatedEngine(Protocol):
+    """Writes chats in a form that can be chosen (an optional ability of an engine)."""
+
+    @property
+    def template(self) -> str:
+        """What the form is called; "" where the model brings none and none was chosen."""
+        ...
+
+    def use_template(self, name: str) -> None:
+        """Write chats as ``name`` says from now on. Raises UsageError for a form that cannot be."""
         ...
 
 

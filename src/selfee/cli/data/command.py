@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from selfee.cli.data import collect
+from selfee.cli.data import augment, collect, merge, retry, stats
 
 app = typer.Typer(
     name="data",
@@ -14,5 +14,5 @@ app = typer.Typer(
     epilog="Examples:\n\n\b\n  selfee data collect gsm8k:train.jsonl alpaca:alpaca_data.json -o samples.jsonl\n"
     "  selfee data merge chains/*.jsonl -o training/\n  selfee data stats training/train.jsonl",
 )
-for part in (collect,):
+for part in (collect, augment, retry, merge, stats):
     app.add_typer(part.app)

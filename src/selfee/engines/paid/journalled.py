@@ -6,14 +6,17 @@ what was answered before comes from the journal, byte for byte, up to the first 
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
 
 from selfee.engines.base import ChatRequest, Chunk, CountingEngine, Request, scoring_of
 from selfee.engines.paid.calling import Caller, CallFailedError, EngineCaller
+from selfee.engines.paid.gate import Gate
 from selfee.engines.paid.meter import Meter, Reading
 from selfee.engines.paid.reply import Reply, asked_of, reply_from_json, reply_to_json, request_of
 from selfee.errors import ContextOverflowError, EngineError, StoppedError, UsageError
@@ -46,11 +49,14 @@ class Desk(Protocol):
 class LocalDesk:
     """Makes the calls in this process."""
 
-    def __init__(self, journal: Journal, caller: Caller, meter: Meter, gate: Any = None) -> None:
+    def __init__(
+        self, journal: Journal, caller: Caller, meter: Meter, gate: Gate | None = None, owned: Sequence[Any] = ()
+    ) -> None:
         self._journal = journal
         self._caller = caller
         self._meter = meter
         self._gate = gate
+        self._owned = tuple(owned)  # engines to close with it
         self._stopped: str | None = None
 
     def obtain(self, key: str, asked: Mapping[str, Any]) -> Reply:
@@ -88,7 +94,9 @@ class LocalDesk:
             self._gate.stop(why)
 
     def close(self) -> None:
-        """Nothing of its own to release."""
+        """Close the engines that it owns."""
+        for engine in self._owned:
+            engine.close()
 
     def _call(self, key: str, asked: Mapping[str, Any], failures: int) -> Reply:
         try:
@@ -115,6 +123,19 @@ def open_reply(stored: Any) -> Reply:
     return reply_from_json(stored)
 
 
+class WaitsForBatchError(StoppedError):
+    """The reply will come with a batch: nothing is wrong, and nothing else has to stop."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One question and its reply."""
+
+    key: str
+    request: Request | ChatRequest
+    reply: Reply
+
+
 class JournalledEngine:
     """Implements Engine and ChatEngine over a desk. A reply comes as one chunk, when it is complete and stored.
 
@@ -138,6 +159,7 @@ class JournalledEngine:
         self.supports_chat = supports_chat
         self.desk = desk
         self._takes_prefix = takes_prefix
+        self._log: list[Call] | None = None
         for attribute, value in (attributes or {}).items():
             setattr(self, attribute, value)
 
@@ -154,7 +176,17 @@ class JournalledEngine:
     def obtain(self, request: Request | ChatRequest) -> Reply:
         """The whole reply, with all that is known about it."""
         asked = asked_of(request, self.model)
-        return self.desk.obtain(key_of(asked), asked)
+        key = key_of(asked)
+        reply = self.desk.obtain(key, asked)
+        if self._log is not None:
+            self._log.append(Call(key, request, reply))
+        return reply
+
+    def recorded(self, log: list[Call]) -> JournalledEngine:
+        """The same engine for one reader, whose calls are noted in ``log`` with their replies, paid or replayed."""
+        engine = copy.copy(self)
+        engine._log = log
+        return engine
 
     def read(self) -> Reading:
         """The numbers of this run."""
@@ -207,10 +239,11 @@ class JournalledLocalEngine(JournalledEngine):
         return scores
 
 
-def journal_local(engine: Any, journal: Journal, *, model: str | None = None) -> JournalledEngine:
-    """Put a journal before an engine of this machine (a model file, a script). ``model`` names it in the keys."""
+def journal_local(engine: Any, journal: Journal, *, model: str | None = None, owns: bool = False) -> JournalledEngine:
+    """Put a journal before an engine of this machine (a model file, a script). ``model`` names it in the keys;
+    ``owns`` says that closing what comes back closes ``engine`` too."""
     meter = Meter()
-    desk = LocalDesk(journal, EngineCaller(engine, meter), meter)
+    desk = LocalDesk(journal, EngineCaller(engine, meter), meter, owned=[engine] if owns else [])
     names = ("num_parameters", "trained_on_chains", "parallel")
     settings: dict[str, Any] = {
         "context_length": getattr(engine, "context_length", None),

@@ -60,16 +60,10 @@ class RemoteDesk(LocalDesk):
     """Makes the calls to a server in this process, and closes its sockets."""
 
     def __init__(self, server: PaidServer, journal: Journal) -> None:
-        self._engines = open_remotes(server)
+        engines = open_remotes(server)
         meter = Meter()
-        gate = Gate(server.gate, [f"key {n + 1}" for n in range(len(self._engines))], spent=journal.spent())
-        caller = RemoteCaller(self._engines, gate, meter, server.calls, server.price)
-        super().__init__(journal, caller, meter, gate)
-
-    def close(self) -> None:
-        """Close every socket."""
-        for engine in self._engines:
-            engine.close()
+        gate = Gate(server.gate, [f"key {n + 1}" for n in range(len(engines))], spent=journal.spent())
+        super().__init__(journal, RemoteCaller(engines, gate, meter, server.calls, server.price), meter, gate, engines)
 
 
 def find_model(address: str, *, key: str | None = None, proxy: str | None = None) -> str:

@@ -68,7 +68,7 @@ class Shown:
     @property
     def title(self) -> str:
         """The name, with the revision where one was chosen: what figures are grouped by."""
-        return self.name if self.revision is None else f"{self.name} @{self.revision}"
+        return self.name if self.revision is None else f"{self.name}@{self.revision}"
 
     @classmethod
     def of(cls, name: str, text: str, **more: Any) -> Shown:
