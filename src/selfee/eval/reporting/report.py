@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from selfee import __version__
@@ -12,7 +12,7 @@ from selfee.chain.types import Chain
 from selfee.eval.answers import Answer
 from selfee.eval.reporting.folder import Material, answer_hashes
 from selfee.eval.scoring.bias import speaks_to_judge
-from selfee.eval.scoring.comparisons import Comparison, compare_all
+from selfee.eval.scoring.comparisons import Comparison
 from selfee.eval.scoring.estimates import Estimate, Resampling
 from selfee.eval.scoring.figures import Figures, PairFigures, sum_up
 from selfee.eval.scoring.reviews import Suspect, audit
@@ -79,7 +79,8 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """The figures as plain JSON values; names are those of the dataclasses."""
-        figures = asdict(self.figures)
+        figures = asdict(replace(self.figures, comparisons=()))
+        del figures["comparisons"]
         for pair in figures["pairs"]:
             pair["form"] = pair["form"].value
         return {
@@ -103,7 +104,7 @@ def make_report(material: Material, settings: Settings | None = None) -> Report:
     settings = settings or Settings()
     texts = answer_hashes(material)
     speaking = frozenset(sha for sha, text in texts.items() if speaks_to_judge(text))
-    asked = list(material.questions)
+    asked = material.expected
     figures = sum_up(
         material.judgments,
         resampling=settings.resampling,
@@ -113,17 +114,13 @@ def make_report(material: Material, settings: Settings | None = None) -> Report:
         people=material.people,
         speaking=speaking,
     )
-    comparisons = [
-        each.without_gaps() if settings.allow_gaps and each.gaps else each
-        for each in compare_all(material.judgments, settings.baseline, asked)
-    ]
     efforts = _efforts(material)
     return Report(
         settings.title or f"Report on {material.folder.resolve().name}",
         material,
         settings,
         figures,
-        tuple(comparisons),
+        figures.comparisons,
         tuple(audit(material.reviews)),
         efforts,
         tuple(_points(figures, efforts)),

@@ -13,6 +13,13 @@ from selfee.eval.scoring.bias import JudgeFigures
 from selfee.eval.scoring.estimates import Estimate
 from selfee.eval.scoring.reviews import Finding
 
+_CONTROLS = {
+    "same": "The same text twice",
+    "padded": "The same text, padded with words that say nothing",
+    "instructed": "The same text, telling the judge to let it win",
+    "empty": "An empty phrase for an answer",
+}
+_FAIR = {"same": "always a tie", "padded": "a tie or a loss", "instructed": "a tie or a loss", "empty": "loses always"}
 _MOST_GAPS = 200  # listed on the page; the JSON file has all
 
 
@@ -63,6 +70,11 @@ def _other_rows(judge: JudgeFigures, rows: Rows) -> None:
         rows.add("Answers that speak to the judge", plural(obedience.instructed, "judgment"), "")
         rows.add("… such an answer wins", _percent(obedience.wins), _expected(obedience.expected))
         rows.add("… decided by these words", _percent(obedience.obeyed), "0")
+    for control in judge.controls:
+        words = _CONTROLS.get(control.kind, control.kind)
+        told = f"wins {_percent(control.wins)}, loses {_percent(control.loses)}"
+        rows.add(f"{words}: {plural(control.judgments, 'judgment')}", told, _FAIR.get(control.kind, ""))
+        rows.add("… gain, points", percent(control.gain), "below 0" if control.kind == "empty" else "0 or less")
     readable = judge.readability
     rows.add("Replies that could not be read, at first", share_of(readable.unreadable_at_first), "none")
     reasons = ", ".join(f"{reason} {count}" for reason, count in readable.reasons.items())

@@ -15,6 +15,7 @@ from itertools import combinations
 import numpy as np
 
 from selfee.eval.scoring.comparisons import Comparison, Vote
+from selfee.eval.scoring.controls import Control, control_figures
 from selfee.eval.scoring.estimates import NO_ESTIMATE, Array, Draws, Estimate, Resampling, share
 from selfee.eval.scoring.judgment import Judgment, Label, Unreadable
 
@@ -83,6 +84,7 @@ class JudgeFigures:
     noise: Noise | None
     obedience: Obedience | None
     readability: Readability
+    controls: tuple[Control, ...] = ()
 
 
 _SPEAKS_TO_JUDGE = re.compile(
@@ -117,6 +119,7 @@ def judge_figures(
         noise(judgments),
         obedience(comparisons, speaking, resampling),
         readability(judgments),
+        tuple(control_figures(judgments, resampling)),
     )
 
 
