@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,9 +28,15 @@ class Agreement:
     table: tuple[tuple[int, ...], ...]  # rows the rater, columns the other: first, second, tie in alphabetical order
 
 
-def agreements(judgments: Sequence[Judgment], resampling: Resampling) -> list[Agreement]:
-    """All pairs of raters that judged the same pairs of answers."""
+PEOPLE = "people"
+"""The rater that all people together are: what most of them say, a tie where no verdict has most votes."""
+
+
+def agreements(judgments: Sequence[Judgment], people: Sequence[Judgment], resampling: Resampling) -> list[Agreement]:
+    """All pairs of judges that judged the same pairs of answers, and each judge with the people's majority."""
     verdicts = {rater: verdicts_of(judgments, rater) for rater in dict.fromkeys(each.judge for each in judgments)}
+    if people:
+        verdicts = {PEOPLE: majority_of(people), **verdicts}
     raters = list(verdicts)
     found = []
     for number, rater in enumerate(raters):
@@ -50,6 +56,19 @@ def verdicts_of(judgments: Sequence[Judgment], rater: str) -> dict[_Case, Label]
             titles = sorted((each.first.title, each.second.title))
             said[each.question_id, titles[0], titles[1]].add(_turned(each.winner) if swapped else each.winner)
     return {case: labels.pop() if len(labels) == 1 else Label.TIE for case, labels in said.items()}
+
+
+def majority_of(people: Sequence[Judgment]) -> dict[_Case, Label]:
+    """What most raters say of each pair."""
+    votes: dict[_Case, Counter[Label]] = defaultdict(Counter)
+    for rater in dict.fromkeys(each.judge for each in people):
+        for case, label in verdicts_of(people, rater).items():
+            votes[case][label] += 1
+    found = {}
+    for case, counts in votes.items():
+        (label, most), *others = counts.most_common()
+        found[case] = label if not others or others[0][1] < most else Label.TIE
+    return found
 
 
 def agreement(

@@ -127,7 +127,7 @@ def sum_up(
         tuple(pairs),
         tuple(differences),
         tuple(_judge(name, judgments, whole, resampling, speaking) for name in judges),
-        tuple(agreements([*people, *judgments], resampling)),
+        tuple(agreements(judgments, people, resampling)),
         resampling,
         main,
     )

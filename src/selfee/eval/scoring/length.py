@@ -20,7 +20,7 @@ PRIOR_SD = 2.0
 
 _STEPS = 60
 _DRAWS_AT_A_TIME = 256  # of the resampled fits, so that memory stays small
-_MOST_DRAWS = 2000  # each is a whole fit
+_MOST_DRAWS = 1000  # each is a whole fit
 
 
 @dataclass(frozen=True)
