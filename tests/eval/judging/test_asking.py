@@ -63,12 +63,11 @@ def asked(
 
 
 def test_a_readable_reply_is_recorded_with_all_that_was_asked(journal: Journal) -> None:
-    judgment, script = asked(journal, ['The first is better.\n{"scores": [8, 4]}'], temperature=0.2, seed=5)
+    judgment, _ = asked(journal, ['The first is better.\n{"scores": [8, 4]}'], temperature=0.2, seed=5)
     assert judgment.scores == (8.0, 4.0)
     assert judgment.winner is Label.FIRST
     assert (judgment.first.name, judgment.second.name if judgment.second else "") == ("good", "bad")
-    assert judgment.parameters["temperature"] == 0.2
-    assert judgment.parameters["fence"] in script.requests[0].messages[1].content  # type: ignore[union-attr]
+    assert judgment.parameters == {"temperature": 0.2, "seed": 5, "max_tokens": 1024, "asks": 3, "fences": True}
     assert judgment.usage is not None
     assert judgment.usage.requests == 1
     assert judgment.earlier_replies == ()
@@ -119,6 +118,14 @@ def test_a_judge_that_fails_is_recorded_as_failed_and_asked_again_the_next_time(
     again, _ = asked(journal, ['{"scores": [6, 7]}'])
     assert again.scores == (6.0, 7.0)
     assert again.id == judgment.id
+
+
+def test_judgments_of_one_run_have_equal_parameters_whatever_they_are_about(journal: Journal) -> None:
+    work = assign(items_of(Form.PAIR_SCORES), OwnTemplates(Form.PAIR_SCORES))
+    engine = journal_local(ScriptedEngine(rules=[Rule('{"scores": [6, 7]}')]), journal)
+    judged = judge_items(engine, work, AskRules(seed=3)).judgments
+    assert {json.dumps(each.parameters) for each in judged} == {json.dumps(judged[0].parameters)}
+    assert len({each.id for each in judged}) == len(judged) == 12
 
 
 def test_what_could_change_a_reply_changes_the_name_of_the_judgment(journal: Journal) -> None:

@@ -136,13 +136,6 @@ def _judgment(
 ) -> Judgment:
     shown = item.shown()
     last = replies[-1] if replies else None
-    params = rules.params(item, template)
-    parameters: dict[str, Any] = {"temperature": params.temperature, "seed": params.seed}
-    parameters |= {"max_tokens": rules.limit(template), "asks": rules.asks}
-    if item.turn:
-        parameters["turn"] = item.turn + 1
-    if prompt.word is not None:
-        parameters["fence"] = prompt.word
     failed = reading.unreadable is Unreadable.FAILED
     judgment = Judgment(
         id=judgment_id(engine, item, template, rules, prompt),
@@ -155,7 +148,7 @@ def _judgment(
         judge=engine.model,
         template=template.name,
         template_sha256=template.sha256,
-        parameters=parameters,
+        parameters=_parameters(template, rules),
         repeat=item.repeat,
         scores=reading.scores,
         label=reading.label,
@@ -169,6 +162,13 @@ def _judgment(
         selfee=__version__,
     )
     return _weighed(judgment, last) if rules.weighs and last is not None and reading.is_readable else judgment
+
+
+def _parameters(template: Template, rules: AskRules) -> dict[str, Any]:
+    """What judgments have in common that may be summed up together; seeds and fences of each follow from it."""
+    temperature = template.temperature if rules.temperature is None else rules.temperature
+    told = {"temperature": temperature or 0.0, "seed": rules.seed, "max_tokens": rules.limit(template)}
+    return told | {"asks": rules.asks, "fences": rules.fences} | ({"weighs": True} if rules.weighs else {})
 
 
 def _weighed(judgment: Judgment, reply: Reply) -> Judgment:
