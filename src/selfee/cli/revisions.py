@@ -126,7 +126,6 @@ def revisions(
     seed = 0 if params.seed is None else params.seed
     plan = Plan(count, seed, replace(params, seed=None), budgets, mode.value, prompts, attempts, longer)
     _make_folder(out)
-    identity = model_identity(model)
     engine = open_model(
         model,
         context,
@@ -140,6 +139,7 @@ def revisions(
         parallel=parallel,
     )
     with engine, Journal(out / "journal.db") as journal:
+        identity = _identity(model)
         pools = _make(Maker(engine, identity, plan, journal), problems, parallel, stderr)
     _write_chains(out, pools)
     settings = _settings(model, identity, plan, files, limit)
@@ -172,23 +172,13 @@ def _limits(text: str | None, count: int) -> list[int | None]:
     return list(numbers if len(numbers) == count else numbers * count)
 
 
-def model_identity(model: str) -> str:
+def _identity(model: str) -> str:
     """What tells this model from others: the hash of its file, else what the user typed."""
-    import hashlib
-
     from selfee.cli.model_file import local_file
+    from selfee.eval.answering.files import model_sha256
 
-    if model.lower().startswith(("http://", "https://", "script:")):
-        return model
-    digest = hashlib.sha256()
-    path = local_file(model)
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); expected a model file") from error
-    return f"sha256:{digest.hexdigest()}"
+    is_elsewhere = model.lower().startswith(("http://", "https://", "script:"))
+    return model if is_elsewhere else f"sha256:{model_sha256(local_file(model))}"
 
 
 def _make(maker: Maker, problems: Sequence[Problem], parallel: int, stderr: Screen | None) -> list[Pool]:
