@@ -200,7 +200,7 @@ def _longer(cases: Sequence[Case], revised: Sequence[Spent], name: str, resampli
         if case.longer is not None
     ]
     found = _strategy(f"longer answer ≤ {name}", "longer", spent, resampling, revised, name)
-    yield replace(found, note="may use the tokens of the whole chain, those of the feedback on its last answer included")
+    yield replace(found, note="may use all tokens of the chain, also those of the feedback on its last answer")
 
 
 def _best_of_chain(cases: Sequence[Case], revised: Sequence[Spent], name: str, resampling: Resampling) -> Strategy:
