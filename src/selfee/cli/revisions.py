@@ -56,7 +56,7 @@ def revisions(
     call: typer.Context,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for the journal and the results.")],
     files: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(metavar="FILE", help="Problems: lines of GSM8K, AQuA, MBPP or HumanEval."),
     ] = None,
     answers: Annotated[
@@ -114,13 +114,14 @@ def revisions(
     from selfee.journal import Journal
 
     stdout, stderr = screen_of(sys.stdout, color), None if quiet else screen_of(sys.stderr, color)
+    paths = [Path(name) for name in files or ()]
     if answers:
-        groups, settings = analyse_recorded(answers, reviews or [], tokenizer, files or [], stderr)
+        groups, settings = analyse_recorded(answers, reviews or [], tokenizer, paths, stderr)
         _deliver(_analysis(groups, settings), out, stdout, as_json)
         return
-    if not files or reviews or tokenizer:
+    if not paths or reviews or tokenizer:
         raise UsageError("problems: none to answer; expected a FILE of problems, or --answers with chains to read")
-    problems = _read(files, limit)
+    problems = _read(paths, limit)
     if model in BUILTIN_MODELS:
         mode, prompts, params = suited(BUILTIN_MODELS[model], mode, prompts, params, call, samples=True)
     seed = 0 if params.seed is None else params.seed
@@ -142,7 +143,7 @@ def revisions(
         identity = _identity(model)
         pools = _make(Maker(engine, identity, plan, journal), problems, parallel, stderr)
     _write_chains(out, pools)
-    settings = _settings(model, identity, plan, files, limit)
+    settings = _settings(model, identity, plan, paths, limit)
     _deliver(_analysis(_groups(pools, plan, str(settings["model"]), stderr), settings), out, stdout, as_json)
 
 
