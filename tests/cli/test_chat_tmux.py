@@ -22,6 +22,7 @@ from selfee.cli.chatting.conversation import Conversation
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.network,
+    pytest.mark.timeout(900),  # a real model, twenty times, on a machine that others may use too
     pytest.mark.skipif(tmux.missing() is not None, reason=str(tmux.missing())),
 ]
 

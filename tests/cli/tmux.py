@@ -81,7 +81,7 @@ class Terminal:
             time.sleep(0.03)
         self._tmux("clear-history")
 
-    def wait_for(self, pattern: str, seconds: float = 60, *, after: int = 0) -> str:
+    def wait_for(self, pattern: str, seconds: float = 200, *, after: int = 0) -> str:
         """Wait until a pattern is found in the text behind its first ``after`` characters; returns the whole text."""
         until = time.monotonic() + seconds
         while True:
@@ -91,7 +91,7 @@ class Terminal:
             assert time.monotonic() < until, f"waited for {pattern!r}, saw:\n{self.screen(history=60)}"
             time.sleep(0.03)
 
-    def wait_until_ready(self, seconds: float = 120) -> str:
+    def wait_until_ready(self, seconds: float = 200) -> str:
         """Wait until the last line is an empty prompt; returns the whole text."""
         until = time.monotonic() + seconds
         while True:
