@@ -94,7 +94,9 @@ class ChainView:
             self._screen.write("\n")
             return
         if event.section is Section.FEEDBACK:
-            self._verdict_line = self._chip(event.verdict) + _after(cut_off) + self._dim(_after(cost))
+            self._verdict_line = (
+                self._chip(event.verdict) + (self._dim(_BETWEEN) + cut_off if cut_off else "") + self._dim(_after(cost))
+            )
             return
         if event.finished and self._answer is not None:
             changes = compare(self._answer, event.text)
