@@ -45,10 +45,10 @@ class Chat:
         """Enter something, wait until it is done, and see that it says what it should; returns what it said."""
         if entry.startswith("/"):
             self.typed.add(entry[1:].split()[0])
-        before = len(self.window.text().rstrip())
+        before = self.window.text()
         self.window.enter(entry)
-        self.window.wait_for(expected, after=before - 2)
-        return self.window.wait_until_ready()[before:]
+        self.window.wait_for(expected, times=len(re.findall(expected, before)) + 1)
+        return self.window.wait_until_ready()[len(before) :]
 
     @property
     def conversations(self) -> list[Conversation]:
