@@ -17,6 +17,7 @@ FLOORS = {
     "engines": 3,
     "chain": 4,
     "eval": 5,
+    "serve": 6,
     "cli": 7,
 }
 """Room or ground module -> floor. A new room must be given a floor here."""

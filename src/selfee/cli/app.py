@@ -15,6 +15,7 @@ from selfee import __version__
 COMMANDS = {
     "ask": "Ask a question: the model answers, criticises its answer and revises it until it is content.",
     "chat": "Talk with a model that revises itself; conversations are kept.",
+    "serve": "Serve a model to any client: OpenAI's API, live chains, a web page.",
     "main": "Run the command lines of llama.cpp's main of June 2023: every flag, and -i -ins to chat.",
     "models": "List, fetch and remove models.",
     "inspect": "Show what a model file is: architecture, tensors by type, bits per weight, memory needed, vocabulary.",

@@ -17,7 +17,7 @@ from selfee.chain.types import (
     Verdict,
     VerdictSource,
 )
-from selfee.cli.changes import Changes, compare
+from selfee.chain.changes import Changes, compare
 from selfee.cli.output import Screen, for_terminal
 from selfee.cli.wrapping import WrappingText
 

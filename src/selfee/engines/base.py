@@ -10,9 +10,12 @@ import enum
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from selfee.errors import UsageError
+
+if TYPE_CHECKING:
+    from selfee.engines.cancelling import Cancellation
 
 ROLES = ("system", "user", "assistant")
 """Who may speak in a chat."""
@@ -128,6 +131,7 @@ class Request:
     logprobs: int | None = None  # None = none; n = the chosen token's and the n most likely tokens' per position
     parse_special: bool = False
     prediction: Prediction | None = field(default=None, compare=False)
+    cancellation: Cancellation | None = field(default=None, compare=False)  # gives the request up, from any thread
 
     def __post_init__(self) -> None:
         check_limits(self.max_tokens, self.stop)
@@ -192,6 +196,7 @@ class ChatRequest:
     stop: Sequence[str] = ()
     prefix: str = ""
     prediction: Prediction | None = field(default=None, compare=False)
+    cancellation: Cancellation | None = field(default=None, compare=False)  # gives the request up, from any thread
 
     def __post_init__(self) -> None:
         check_limits(self.max_tokens, self.stop)

@@ -79,6 +79,25 @@ class _Pass:
     needed: int = 0  # tokens without guesses
 
 
+def _shares(asked: Sequence[int], room: int) -> list[int]:
+    """How many of its tokens each text gets into a pass; ``room`` bounds those of prompts, which ask for several.
+
+    The prompt that came first has half of the room for sure, so that none is put off for ever; the rest goes to the
+    shortest, so that nobody waits behind a book for a line.
+    """
+    shares = [1 if count == 1 else 0 for count in asked]
+    prompts = [index for index, count in enumerate(asked) if count > 1]
+    if prompts:
+        first, *others = prompts
+        shares[first] = min(asked[first], room // 2 if others else room)
+        left = room - shares[first]
+        for index in sorted(others, key=lambda each: asked[each]):
+            shares[index] = min(asked[index], left)
+            left -= shares[index]
+        shares[first] += min(asked[first] - shares[first], left)
+    return shares
+
+
 class Company:
     """Gathers the texts that are written at the same time on one model. Threads may come and go."""
 
@@ -216,12 +235,10 @@ class Company:
 
     def _assemble(self) -> _Pass:
         waiting = [work for work in self._waiting if not work.left]
+        asked = [work.remaining() for work in waiting]
         room = _PIECE if len(waiting) > 1 or self._is_late else _PIECE_ALONE
         pieces: list[tuple[_Work, Sequence[int], bool]] = []
-        for work in waiting:
-            tokens = work.remaining()
-            size = 1 if len(tokens) == 1 else min(len(tokens), room)
-            room -= size if len(tokens) > 1 else 0
+        for work, tokens, size in zip(waiting, asked, _shares([len(tokens) for tokens in asked], room), strict=True):
             if size > 0:
                 pieces.append((work, tokens[:size], size == len(tokens)))
         needed = sum(len(piece) for _, piece, _ in pieces)

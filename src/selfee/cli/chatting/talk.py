@@ -27,7 +27,7 @@ from selfee.chain.types import (
     TextDelta,
 )
 from selfee.cli.chain_view import ChainView, changed_words, final_rule, wrapped
-from selfee.cli.changes import compare
+from selfee.chain.changes import compare
 from selfee.cli.chatting.commands import Call, help_text, number_in, parse, question_of
 from selfee.cli.chatting.conversation import Conversation, Shelf, try_to_save
 from selfee.cli.chatting.folded import FoldedView

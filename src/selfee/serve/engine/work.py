@@ -1,0 +1,42 @@
+"""Does one job with an engine, in the thread that calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from selfee.chain.run import stream_chain
+from selfee.engines.base import Engine, Request
+from selfee.engines.cancelling import Cancellation, cancellable
+from selfee.errors import UsageError
+from selfee.serve.engine.jobs import ChainJob, Job, Outcome, TextJob
+
+
+def outcomes(engine: object, job: Job, cancellation: Cancellation) -> Iterator[Outcome]:
+    """What the job gives. Raises SelfeeError; once ``cancellation`` is set, it ends soon, as cut off."""
+    if isinstance(job, ChainJob):
+        return _chain(engine, job, cancellation)
+    return _text(engine, job, cancellation)
+
+
+def _chain(engine: object, job: ChainJob, cancellation: Cancellation) -> Iterator[Outcome]:
+    with stream_chain(
+        cancellable(engine, cancellation),
+        job.instruction,
+        job.policy,
+        job.params,
+        mode=job.mode,
+        budgets=job.budgets,
+        prompts=job.prompts,
+        stop=job.stop,
+        allowance=job.allowance,
+        start=job.start,
+    ) as events:
+        yield from events
+
+
+def _text(engine: object, job: TextJob, cancellation: Cancellation) -> Iterator[Outcome]:
+    if not isinstance(engine, Engine):
+        raise UsageError("completions: this model only chats; expected one that completes text; use chat completions")
+    yield from cancellable(engine, cancellation).stream(
+        Request(job.prompt, job.params, job.max_tokens, job.stop, job.logprobs)
+    )
