@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.resources import files
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.staticfiles import StaticFiles
 
 from selfee import __version__
 from selfee.errors import SelfeeError
 from selfee.serve.config import ServerConfig
 from selfee.serve.engine.backend import Backend
 from selfee.serve.native.routes import native_routes
+from selfee.serve.page import page_routes
 from selfee.serve.protocol.errors import ApiError, from_selfee
 from selfee.serve.service import Service
 
@@ -38,9 +37,7 @@ def make_app(config: ServerConfig, backend: Backend) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     app.include_router(native_routes(service))
     _add_models(app, service)
-    web = files("selfee.serve") / "web"
-    if web.is_dir():
-        app.mount("/", StaticFiles(directory=str(web), html=True))
+    app.include_router(page_routes())
     return app
 
 

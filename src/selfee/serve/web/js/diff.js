@@ -15,8 +15,12 @@ export function words(text) {
 export function diffWords(before, after) {
   const old = words(before);
   const fresh = words(after);
-  const script = diff(old, fresh);
-  return gather(bridge(script));
+  return gather(diff(old, fresh));
+}
+
+/** As `diffWords`, but a word or two kept in the midst of a rewritten passage belong to the passage: easier to read. */
+export function readableChanges(before, after) {
+  return gather(bridge(diff(words(before), words(after))));
 }
 
 /** How many words (not blanks or signs) were added, removed and kept. */
@@ -107,16 +111,26 @@ function middleSnake(a, b, a0, a1, b0, b1, mostSteps) {
   return null;
 }
 
-/** Blanks that stand alone between two changes belong to them: "a b" -> "c d" is one change and not two. */
+const MOST_BRIDGED = 2; // words
+const isWord = (text) => /[\p{L}\p{N}]/u.test(text);
+
+/** Short runs that stayed between two longer changes, told as removed and added. */
 function bridge(script) {
-  const bridged = [];
-  script.forEach(([kind, word], index) => {
-    const between = kind === "same" && /^[^\S\n]+$/.test(word) && index > 0 && index + 1 < script.length;
-    if (between && script[index - 1][0] !== "same" && script[index + 1][0] !== "same") {
-      bridged.push(["removed", word], ["added", word]);
-    } else bridged.push([kind, word]);
+  const runs = [];
+  for (const [kind, word] of script) {
+    const isSame = kind === "same";
+    if (runs.at(-1)?.isSame !== isSame) runs.push({ isSame, pairs: [], words: 0 });
+    runs.at(-1).pairs.push([kind, word]);
+    runs.at(-1).words += isWord(word) ? 1 : 0;
+  }
+  return runs.flatMap((run, at) => {
+    const [before, after] = [runs[at - 1], runs[at + 1]];
+    const isShort = run.isSame && before && after && run.words <= MOST_BRIDGED;
+    const isBreak = run.pairs.some(([, word]) => word === "\n");
+    const isTiny = run.words === 0 && !isBreak;
+    if (!isShort || isBreak || !(isTiny || before.words + after.words >= 4 * run.words + 2)) return run.pairs;
+    return run.pairs.flatMap(([, word]) => [["removed", word], ["added", word]]);
   });
-  return bridged;
 }
 
 /** Neighbours of a kind joined; within one change, what was removed stands before what was added. */

@@ -1,12 +1,12 @@
 // Shows what changed between two answers, and lets any two be chosen.
 
 import { answersOf, titleOf } from "./chain.js";
-import { countWords, diffWords } from "./diff.js";
+import { countWords, diffWords, readableChanges } from "./diff.js";
 import { fill, h, plural } from "./dom.js";
 
 /** The changes as one text: what was removed struck through, what was added underlined; not by colour alone. */
 export function changesNode(before, after) {
-  const changes = diffWords(before, after);
+  const changes = readableChanges(before, after);
   const tags = { same: "span", removed: "del", added: "ins" };
   const node = h("div", { class: "changes", dir: "auto" });
   node.append(...changes.map(({ kind, text }) => h(tags[kind], { text })));

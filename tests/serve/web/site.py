@@ -1,0 +1,122 @@
+"""A server for the page's tests: the real application on a real socket, with an engine that says what it was told to."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from types import TracebackType
+
+import uvicorn
+
+from selfee.engines.scripted import Reply, Rule, ScriptedEngine
+from selfee.serve.app import make_app
+from selfee.serve.config import ServerConfig
+from selfee.serve.engine.jobs import ModelInfo
+from selfee.serve.engine.threads import ThreadBackend
+
+FIRST = (
+    "The sky is blue because it **reflects the ocean**. Water is blue, and the air above it takes on its colour, "
+    "which is why the sky over a desert looks paler."
+)
+CRITIC = (
+    "The answer names the wrong cause: the sky is blue over deserts too. Explain how air scatters light of different "
+    "wavelengths, and why the sky is not violet. Revision is needed."
+)
+SECOND = (
+    "The sky is blue because **air scatters short waves of light** more strongly than long ones (*Rayleigh "
+    "scattering*):\n\n"
+    "1. Sunlight holds all colours.\n"
+    "2. Molecules of the air scatter blue about ten times as strongly as red.\n"
+    "3. So blue reaches your eye from every direction.\n\n"
+    "Violet is scattered even more, but sunlight holds less of it and our eyes see it less well."
+)
+CONTENT = "The cause is right, the steps are in order, and violet is explained. Revision is not needed."
+THIRD = (
+    "Air scatters short waves of light more strongly than long ones. Blue light therefore reaches your eye from every "
+    "direction of the sky, and violet, which is scattered even more, is both rarer in sunlight and harder to see."
+)
+
+
+def chain_text(*sections: str) -> str:
+    """A chain as a model writes it: answer, feedback, revision, …"""
+    text = sections[0]
+    for index, section in enumerate(sections[1:]):
+        number = index // 2 + 1
+        name = "Feedback" if index % 2 == 0 else "Revision"
+        text += f"\n\n### {name} {number}:\n{section}"
+    return text
+
+
+def story(delay: float = 0.004) -> ScriptedEngine:
+    """An engine that revises once, then is content; and goes on wherever it is asked to."""
+
+    def say(text: str) -> Reply:
+        return Reply(text, delay=delay)
+
+    rules = [
+        Rule(say(chain_text(FIRST, CRITIC, SECOND, CONTENT)), ends_with="### Answer:\n"),
+        Rule(say(CRITIC), ends_with="### Feedback 1:\n"),
+        Rule(say(SECOND + "\n\n### Feedback 2:\n" + CONTENT), ends_with="### Revision 1:\n"),
+        Rule(say(CONTENT), pattern=r"### Feedback \d+:\n\Z"),
+        Rule(say(THIRD), pattern=r"### Revision \d+:\n\Z"),
+    ]
+    return ScriptedEngine(rules=rules, name="storyteller", strict=False)
+
+
+def says(*sections: str, delay: float = 0.0) -> ScriptedEngine:
+    """An engine that answers every question with this chain."""
+    return ScriptedEngine(rules=[Rule(Reply(chain_text(*sections), delay=delay))], name="says", strict=False)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class Site:
+    """The server; ``stop`` and ``start`` it as if its machine were restarted: what it remembered is gone."""
+
+    def __init__(self, engine: object, *, config: ServerConfig | None = None, name: str = "storyteller") -> None:
+        config = config or ServerConfig()
+        self.config = replace(config, port=free_port(), defaults=replace(config.defaults, mode="single-pass"))
+        self.engine = engine
+        self._name = name
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return self.config.url
+
+    def start(self) -> None:
+        info = ModelInfo(self._name, self._name, 4096, 4, "single-pass", True, True, 1_700_000_000)
+        app = make_app(self.config, ThreadBackend(self.engine, info))
+        settings = uvicorn.Config(app, port=self.config.port, log_level="error", timeout_graceful_shutdown=0)
+        self._server = uvicorn.Server(settings)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        until = time.monotonic() + 20
+        while not self._server.started and time.monotonic() < until:
+            time.sleep(0.01)
+        assert self._server.started, "the server did not start"
+
+    def stop(self) -> None:
+        self._server.force_exit = self._server.should_exit = True
+        self._thread.join(20)
+
+    def __enter__(self) -> Site:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def sections_of(chain: Sequence[str]) -> int:
+    """How many sections a chain of texts has."""
+    return len(chain)
