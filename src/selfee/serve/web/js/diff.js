@@ -114,8 +114,15 @@ function middleSnake(a, b, a0, a1, b0, b1, mostSteps) {
 const MOST_BRIDGED = 2; // words
 const isWord = (text) => /[\p{L}\p{N}]/u.test(text);
 
-/** Short runs that stayed between two longer changes, told as removed and added. */
+/** Short runs that stayed between two changes, told as removed and added: first blanks and signs, then a word or two. */
 function bridge(script) {
+  const joined = dissolve(script, (run) => run.words === 0);
+  return dissolve(joined, (run, before, after) => {
+    return run.words <= MOST_BRIDGED && before.words + after.words >= 4 * run.words + 2;
+  });
+}
+
+function dissolve(script, belongs) {
   const runs = [];
   for (const [kind, word] of script) {
     const isSame = kind === "same";
@@ -125,10 +132,8 @@ function bridge(script) {
   }
   return runs.flatMap((run, at) => {
     const [before, after] = [runs[at - 1], runs[at + 1]];
-    const isShort = run.isSame && before && after && run.words <= MOST_BRIDGED;
-    const isBreak = run.pairs.some(([, word]) => word === "\n");
-    const isTiny = run.words === 0 && !isBreak;
-    if (!isShort || isBreak || !(isTiny || before.words + after.words >= 4 * run.words + 2)) return run.pairs;
+    const stays = !run.isSame || !before || !after || run.pairs.some(([, word]) => word === "\n");
+    if (stays || !belongs(run, before, after)) return run.pairs;
     return run.pairs.flatMap(([, word]) => [["removed", word], ["added", word]]);
   });
 }
