@@ -35,6 +35,7 @@ from selfee.engines.base import (
     chat_of,
     scoring_of,
 )
+from selfee.engines.cancelling import Cancellation
 from selfee.engines.local import Generated, LocalEngine, log_softmax
 from selfee.engines.sessions import Session, SessionPool
 from selfee.errors import ContextOverflowError, UsageError
@@ -79,7 +80,8 @@ class ToySession:
             self.evaluated += 1
             seed = crc32(bytes(self.tokens))
             rows.append(np.random.default_rng(seed).normal(size=len(PIECES)) * 2)
-        return np.array(rows if logits_for == "all" else rows[-1:], dtype=np.float32)
+        wanted = {"last": 1, "all": len(rows)}[logits_for] if isinstance(logits_for, str) else logits_for
+        return np.array(rows[len(rows) - wanted :], dtype=np.float32)
 
 
 class ToyDecoder:
@@ -138,6 +140,10 @@ class ToyRuntime:
     def quiet(self) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def forward_many(self, parts: Sequence[tuple[Session, Sequence[int], int]]) -> list[npt.NDArray[np.float32]]:
+        self.passes = getattr(self, "passes", 0) + 1
+        return [session.forward(tokens, rows) for session, tokens, rows in parts]
+
     def generate(
         self,
         session: Session,
@@ -146,6 +152,7 @@ class ToyRuntime:
         seed: int,
         max_tokens: int,
         prediction: Prediction | None,
+        cancellation: Cancellation | None = None,
     ) -> Generator[Generated, None, None]:
         rng = np.random.default_rng(seed)
         pending = list(tokens[session.length :])

@@ -130,6 +130,7 @@ class Request:
     stop: Sequence[str] = ()  # the text before the first of these is delivered, the stop string itself is not
     logprobs: int | None = None  # None = none; n = the chosen token's and the n most likely tokens' per position
     parse_special: bool = False
+    tokens: tuple[int, ...] | None = None  # instead of ``prompt``: these very tokens (engines of this process alone)
     prediction: Prediction | None = field(default=None, compare=False)
     cancellation: Cancellation | None = field(default=None, compare=False)  # gives the request up, from any thread
 

@@ -30,6 +30,8 @@ from selfee.engines.base import (
     TokenLogprob,
     Usage,
 )
+from selfee.engines.cancelling import Cancellation
+from selfee.engines.scoring import Logits, ScoredSequence, ScoringRequest, TokenScorer
 from selfee.engines.session_files import restore_into, save_latest, session_files_of
 from selfee.engines.sessions import HeldSession, Session, SessionPool, count_shared
 from selfee.engines.stops import LogprobQueue, StopFilter
@@ -89,12 +91,14 @@ class Runtime(Protocol):
         seed: int,
         max_tokens: int,
         prediction: Prediction | None,
+        cancellation: Cancellation | None = None,
     ) -> Generator[Generated, None, None]:
         """Evaluate what ``session`` lacks of ``tokens`` (at least the last), then sample up to ``max_tokens``.
 
         Also when closed early, the session afterwards holds a beginning of ``tokens`` followed by the tokens yielded.
         Whether a token is an end token is the caller's to see. ``prediction`` changes speed, never tokens. Several
-        threads may generate at the same time, each with a session of its own.
+        threads may generate at the same time, each with a session of its own. Ends soon after ``cancellation`` is set,
+        also while the prompt is read.
         """
         ...
 
@@ -102,11 +106,15 @@ class Runtime(Protocol):
         """A context in which no session computes, so that one may be copied."""
         ...
 
+    def forward_many(self, parts: Sequence[tuple[Session, Sequence[int], int]]) -> list[Logits]:
+        """Evaluate tokens in several sessions in one pass; see ``selfee.engines.scoring.ScoringRuntime``."""
+        ...
+
     def close(self) -> None: ...
 
 
 class LocalEngine:
-    """Implements Engine, ChatEngine, ScoringEngine and CountingEngine over a Runtime.
+    """Implements Engine, ChatEngine, ScoringEngine, TokenScoringEngine and CountingEngine over a Runtime.
 
     ``parallel`` requests at a time, each from a thread of its own; they go through the model together, and each gets
     the text it would get alone. Others wait until a stream has ended or is closed. ``reuse=False`` forgets the cache
@@ -123,6 +131,7 @@ class LocalEngine:
         self._sessions: SessionPool[Session] = SessionPool(
             runtime.new_session, parallel, parallel * runtime.context_length, runtime.quiet
         )
+        self._scorer = TokenScorer(runtime, self._sessions, parallel=parallel, reuse=reuse)
 
     @property
     def supports_chat(self) -> bool:
@@ -141,6 +150,8 @@ class LocalEngine:
 
     def stream(self, request: Request) -> Iterator[Chunk]:
         """See ``Engine.stream``. Raises ContextOverflowError or UsageError here, before anything is computed."""
+        if request.tokens is not None:
+            return self._start(self._known(request.tokens), request, request.logprobs)
         tokens = self._runtime.encode(request.prompt, add_bos=True, parse_special=request.parse_special)
         return self._start(tokens, request, request.logprobs)
 
@@ -156,6 +167,16 @@ class LocalEngine:
     def count_tokens(self, text: str, *, parse_special: bool = False) -> int:
         """See ``CountingEngine``."""
         return len(self._runtime.encode(text, add_bos=False, parse_special=parse_special))
+
+    def tokenize(self, text: str, *, add_special: bool = True) -> list[tuple[int, str]]:
+        """Tokens of a text with what each says; ``add_special``: with the beginning-of-text token, as a prompt has."""
+        tokens = self._runtime.encode(text, add_bos=add_special, parse_special=False)
+        return [(token, self._runtime.piece(token)) for token in tokens]
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """The text of tokens that begin a text. Raises UsageError for one that does not exist."""
+        decoder = self._runtime.decoder()
+        return "".join([decoder.feed(token) for token in self._known(tokens)]) + decoder.finish()
 
     def score(self, prompt: str, choices: Sequence[str], *, parse_special: bool = False) -> Sequence[float]:
         """See ``ScoringEngine``.
@@ -173,6 +194,14 @@ class LocalEngine:
             self._check_room(len(tokens), "prompt and choice have", self._runtime.context_length)
         with self._sessions.borrow(alone, copied=False) as held:  # scoring waits for no pause
             return [self._score(held, alone, tokens) for tokens in whole]
+
+    def encode_text(self, text: str, *, parse_special: bool = False) -> list[int]:
+        """See ``TokenScoringEngine``."""
+        return self._runtime.encode(text, add_bos=True, parse_special=parse_special)
+
+    def score_tokens(self, requests: Sequence[ScoringRequest]) -> list[ScoredSequence]:
+        """See ``TokenScoringEngine``: exact, what sequences share is read once."""
+        return self._scorer.score(requests)
 
     def save_session(self, path: str | Path, *, remembered: Path | None = None) -> int:
         """Save what was read last; returns its tokens, 0 if nothing was, and then nothing is written.
@@ -214,6 +243,14 @@ class LocalEngine:
         logits = held.session.forward(tokens[start - 1 : -1], logits_for="all")
         return float(sum(log_softmax(row)[token] for row, token in zip(logits, tokens[start:], strict=True)))
 
+    def _known(self, tokens: Sequence[int]) -> list[int]:
+        for token in tokens:
+            if not 0 <= token < self._runtime.vocab_size:
+                raise UsageError(
+                    f"tokens: {token} does not exist; {self.name} has 0 to {self._runtime.vocab_size - 1}; leave it out"
+                )
+        return list(tokens)
+
     def _check_room(self, count: int, found: str, allowed: int) -> None:
         if count > allowed:
             raise ContextOverflowError(
@@ -243,8 +280,8 @@ class LocalEngine:
             cached = held.align(tokens, len(tokens) - 1 if self._reuse else 0) if limit else 0
             first = started
             drafted = accepted = 0
-            generate, prediction = self._runtime.generate, request.prediction
-            steps = generate(held.session, tokens, params, seed, limit, prediction) if limit else _nothing()
+            generate, prediction, given_up = self._runtime.generate, request.prediction, request.cancellation
+            steps = generate(held.session, tokens, params, seed, limit, prediction, given_up) if limit else _nothing()
             try:
                 for step in steps:
                     held.tokens.append(step.token)
@@ -256,6 +293,8 @@ class LocalEngine:
                     if text.ending is not None:
                         break
                     yield chunk
+                else:
+                    text.ending = text.ending or FinishReason.CANCELLED  # nothing else ends it before its limit
             finally:
                 steps.close()
             ended = time.monotonic()

@@ -78,7 +78,9 @@ class RemoteEngine:
         return [entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
 
     def stream(self, request: Request) -> Iterator[Chunk]:
-        """See ``Engine.stream``."""
+        """See ``Engine.stream``; tokens instead of a text are refused, because servers do not agree on them."""
+        if request.tokens is not None:
+            raise UsageError(f"{self.name}: a prompt of tokens cannot be sent; expected a text")
         return self._stream(request, _COMPLETIONS)
 
     def stream_chat(self, request: ChatRequest) -> Iterator[Chunk]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Generator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, suppress
 from math import prod
 from pathlib import Path
 from typing import cast
 
 from selfee.engines.base import Message, Prediction, SamplingParams
+from selfee.engines.cancelling import Cancellation
 from selfee.engines.local import Decoder, Generated
 from selfee.engines.memory import available_memory, has_room_to_pack, require_memory
+from selfee.engines.scoring import Logits
 from selfee.engines.sessions import Session
 from selfee.errors import UsageError
 from selfee.llama.cells import CacheType
 from selfee.llama.chat_template import ChatTemplate
-from selfee.llama.company import Company
+from selfee.llama.company import Company, GivenUpError
 from selfee.llama.config import LlamaConfig
 from selfee.llama.drafting import CopyDrafter, Draft, DraftMemory
 from selfee.llama.generate import generate
@@ -98,15 +100,24 @@ class LlamaRuntime:
         seed: int,
         max_tokens: int,
         prediction: Prediction | None,
+        cancellation: Cancellation | None = None,
     ) -> Generator[Generated, None, None]:
         """See ``Runtime.generate``."""
         settings = {name: value for name, value in vars(params).items() if name in _SAMPLER_FIELDS}
         sampler = Sampler(SamplerConfig(**(settings | {"seed": seed})), self._newline)
         drafter = None if self._memory is None else _Predicted(self._memory, prediction, self._encode_line)
         own = cast(LlamaSession, session)
-        with self._company.join(own) as member:
+        with self._company.join(own) as member, ExitStack() as hearing, suppress(GivenUpError):
+            if cancellation is not None:
+                hearing.enter_context(cancellation.heard_by(member.give_up))
             for step in generate(own, tokens, sampler, drafter, max_tokens, member):
                 yield Generated(step.id, step.logits, step.drafted, step.verified)
+
+    def forward_many(self, parts: Sequence[tuple[Session, Sequence[int], int]]) -> list[Logits]:
+        """See ``Runtime.forward_many``."""
+        return self._model.forward_many(
+            [(cast(LlamaSession, session), tokens, rows) for session, tokens, rows in parts]
+        )
 
     def _encode_line(self, text: str) -> list[int]:
         """Tokens of a text as they are where it begins a line, which is where answers begin."""

@@ -6,13 +6,16 @@ import asyncio
 import math
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from types import TracebackType
 
 from selfee.serve.protocol.errors import ApiError
 
 _SMOOTHING = 0.2
 _MOST_SECONDS = 120
+
+OnPosition = Callable[[int], None]
+"""Told the position in line when it is taken up: 1 = next."""
 
 
 class Admission:
@@ -26,14 +29,14 @@ class Admission:
         self._most_waiting = queue
         self._per_key = per_key
         self._running = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[Ticket] = deque()
         self._of_key: Counter[str] = Counter()
         self._seconds = 1.0  # that a job takes, about
         self.is_closed = False
 
     @property
     def running(self) -> int:
-        """Jobs that compute."""
+        """Jobs that have a place."""
         return self._running
 
     @property
@@ -41,8 +44,11 @@ class Admission:
         """Jobs in line."""
         return len(self._waiting)
 
-    def check(self, key: str, count: int = 1) -> None:
-        """Raise ApiError (429, 503) if ``count`` more jobs of this key cannot be taken on."""
+    def tickets(self, key: str, count: int = 1) -> list[Ticket]:
+        """Places, or places in line, for ``count`` jobs of this key, all or none. Release each, also if never entered.
+
+        Raises ApiError (429, 503) if they cannot be taken on.
+        """
         if self.is_closed:
             raise ApiError.stopping()
         if self._of_key[key] + count > self._per_key:
@@ -50,60 +56,80 @@ class Admission:
                 f"{self._of_key[key]} requests of this client are under way, and {self._per_key} are allowed at a time",
                 self.retry_after(),
             )
-        free = self._parallel - self._running if not self._waiting else 0
-        if count - max(free, 0) > self._most_waiting - len(self._waiting):
-            raise ApiError.busy(
-                f"{len(self._waiting)} requests wait already, which is all there is room for", self.retry_after()
-            )
+        free = 0 if self._waiting else self._parallel - self._running
+        if count - free > self._most_waiting - len(self._waiting):
+            found = f"{len(self._waiting)} requests wait already, and there is room for {self._most_waiting}"
+            raise ApiError.busy(found, self.retry_after())
+        self._of_key[key] += count
+        return [self._take(key) for _ in range(count)]
 
     def retry_after(self) -> int:
         """Seconds after which there will probably be room."""
         rounds = (len(self._waiting) + 1) / self._parallel
         return max(1, min(_MOST_SECONDS, math.ceil(rounds * self._seconds)))
 
-    @asynccontextmanager
-    async def place(self, key: str, on_position: Callable[[int], None] | None = None) -> AsyncIterator[None]:
-        """A place to compute for the time of a ``with`` block; raises ApiError where there is not even one in line."""
-        self.check(key)
-        self._of_key[key] += 1
-        try:
-            await self._enter(on_position)
-            started = time.monotonic()
-            try:
-                yield
-            finally:
-                seconds = time.monotonic() - started
-                self._seconds += _SMOOTHING * (seconds - self._seconds)
-                self._leave()
-        finally:
-            self._of_key[key] -= 1
-            if not self._of_key[key]:
-                del self._of_key[key]
-
-    async def _enter(self, on_position: Callable[[int], None] | None) -> None:
+    def _take(self, key: str) -> Ticket:
+        ticket = Ticket(self, key, asyncio.get_running_loop().create_future())
         if self._running < self._parallel and not self._waiting:
             self._running += 1
-            if on_position is not None:
-                on_position(0)
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        if on_position is not None:
-            on_position(len(self._waiting))
-        try:
-            await turn
-        except BaseException:
-            if turn.done() and not turn.cancelled():  # the place came at the same moment
-                self._leave()
-            with suppress(ValueError):
-                self._waiting.remove(turn)
-            raise
+            ticket.turn.set_result(None)
+        else:
+            self._waiting.append(ticket)
+        return ticket
 
-    def _leave(self) -> None:
-        """Hand the place to the next in line."""
+    def position(self, ticket: Ticket) -> int:
+        """0 = it has a place, 1 = it is next in line."""
+        return 0 if ticket.turn.done() else self._waiting.index(ticket) + 1
+
+    def release(self, ticket: Ticket, seconds: float | None) -> None:
+        """Give a place back, or leave the line; ``seconds`` is how long the job took."""
+        self._of_key[ticket.key] -= 1
+        if not self._of_key[ticket.key]:
+            del self._of_key[ticket.key]
+        if seconds is not None:
+            self._seconds += _SMOOTHING * (seconds - self._seconds)
+        if not ticket.turn.done() or ticket.turn.cancelled():
+            if ticket in self._waiting:
+                self._waiting.remove(ticket)
+                return
         while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
+            following = self._waiting.popleft()
+            if not following.turn.done():
+                following.turn.set_result(None)
                 return
         self._running -= 1
+
+
+class Ticket:
+    """One job's place, or place in line. ``async with`` waits for the turn and releases it."""
+
+    def __init__(self, admission: Admission, key: str, turn: asyncio.Future[None]) -> None:
+        self.key = key
+        self.turn = turn
+        self._admission = admission
+        self._is_released = False
+        self._began: float | None = None
+
+    @property
+    def position(self) -> int:
+        """0 = its turn has come, 1 = it is next."""
+        return self._admission.position(self)
+
+    def release(self) -> None:
+        """Give it back; once is enough."""
+        if not self._is_released:
+            self._is_released = True
+            self._admission.release(self, None if self._began is None else time.monotonic() - self._began)
+
+    async def __aenter__(self) -> None:
+        try:
+            await asyncio.shield(self.turn)
+        except BaseException:
+            self.release()
+            raise
+        self._began = time.monotonic()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()

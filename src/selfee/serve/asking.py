@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
 from selfee.chain.policy import RevisionPolicy
 from selfee.chain.types import Exchange, Instruction
@@ -12,6 +13,10 @@ from selfee.engines.base import SamplingParams
 from selfee.errors import UsageError
 from selfee.serve.protocol.errors import ApiError, from_selfee
 from selfee.serve.protocol.fields import SamplingFields
+
+View = Literal["final", "raw", "inline"]
+
+_SEEDS = 1 << 32
 
 _SAMPLING = (
     "temperature", "top_p", "top_k", "min_p", "typical_p", "repeat_penalty", "frequency_penalty", "presence_penalty",
@@ -60,10 +65,17 @@ def instruction_of(messages: Sequence[Turn], text_input: str = "") -> Instructio
 def params_of(fields: SamplingFields, defaults: SamplingParams) -> SamplingParams:
     """Sampling as asked for. Raises ApiError (400)."""
     given = {name: value for name in _SAMPLING if (value := getattr(fields, name)) is not None}
+    if fields.seed is not None:
+        given["seed"] = fields.seed % _SEEDS
     try:
         return replace(defaults, **given)
     except UsageError as error:
         raise from_selfee(error) from None
+
+
+def fresh_seed(params: SamplingParams) -> SamplingParams:
+    """The same with a seed, drawn where none is given: so that it can be told."""
+    return params if params.seed is not None else replace(params, seed=random.getrandbits(32))
 
 
 def policy_of(least: int | None, most: int | None, defaults: RevisionPolicy) -> RevisionPolicy:
@@ -80,42 +92,38 @@ def policy_of(least: int | None, most: int | None, defaults: RevisionPolicy) -> 
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Suffix:
     """What a model's name asks for beside the model: ``name:rev3``, ``name:raw``, ``name:off``."""
 
-    policy: Mapping[str, int]
-    view: str | None = None
+    revisions: int | None = None
+    view: View | None = None
 
 
-def read_model_name(asked: str | None, served: str) -> Wanted:
-    """The suffixes of a model's name. Raises ApiError (404) for a model that is not served."""
-    if asked is None or asked == served:
-        return Wanted({})
+def read_suffix(asked: str, served: str) -> Suffix | None:
+    """What follows a model's name; None if it is another name, or followed by something else."""
     rest = asked.removeprefix(served)
-    if rest == asked or not rest.startswith(":"):
-        raise unknown_model(asked, served)
-    policy: dict[str, int] = {}
-    view = None
-    for word in rest[1:].split(":"):
+    if asked != served and (rest == asked or not rest.startswith(":")):
+        return None
+    revisions: int | None = None
+    view: View | None = None
+    for word in rest[1:].split(":") if rest else ():
         if word == "off":
-            policy = {"min_revisions": 0, "max_revisions": 0}
-        elif word in ("raw", "final", "inline"):
+            revisions = 0
+        elif word == "raw" or word == "final" or word == "inline":
             view = word
-        elif word == "auto":
-            policy = {}
-        elif word.startswith("rev") and word[3:].isascii() and word[3:].isdigit() and int(word[3:]) <= 99:
-            policy = {"min_revisions": int(word[3:]), "max_revisions": int(word[3:])}
+        elif word.startswith("rev") and word[3:].isascii() and word[3:].isdigit() and len(word) <= 5:
+            revisions = int(word[3:])
         else:
-            raise unknown_model(asked, served)
-    return Wanted(policy, view)
+            return None
+    return Suffix(revisions, view)
 
 
-def unknown_model(asked: str, served: str) -> ApiError:
+def unknown_model(asked: str, served: Sequence[str]) -> ApiError:
     """The error for a model that is not here."""
     return ApiError(
         404,
-        f"model: {asked[:80]!r} is not served here; expected {served!r}, which may be followed by :rev0 to :rev99, "
-        ":off, :raw, :inline",
+        f"model: {asked[:80]!r} is not served here; expected {' or '.join(served)}, which may be followed by :rev0 to "
+        ":rev99, :off, :raw, :inline",
         param="model",
         code="model_not_found",
     )

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Mapping
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from selfee.serve.protocol.errors import ApiError
+from selfee.errors import SelfeeError
+from selfee.serve.protocol.errors import ApiError, from_selfee
 
 T = TypeVar("T")
 
 COMMENT = b": ping\n\n"
 """A heartbeat that no client takes for an event."""
+
+DONE = b"data: [DONE]\n\n"
+
+
+def encode_json(value: Any) -> bytes:
+    """JSON as it goes over the wire; half a surrogate pair, which no UTF-8 has, becomes a question mark."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def data_event(value: Any) -> bytes:
+    """An event without a name."""
+    return b"data: " + encode_json(value) + b"\n\n"
 
 
 @dataclass(frozen=True)
@@ -29,9 +43,11 @@ class Pace:
 
 
 class EventStream(Response):
-    """Sends what an iterator yields, whole events as bytes; closes it when the reader goes away, or reads too slowly."""
+    """Sends what an iterator yields, whole events as bytes; closes it when the reader goes away, or reads too slowly.
 
-    media_type = "text/event-stream"
+    What the iterator raises before its first event becomes an error's answer; ``on_close`` is called in any case, also
+    if the iterator never began.
+    """
 
     def __init__(
         self,
@@ -40,60 +56,78 @@ class EventStream(Response):
         *,
         heartbeat: bytes = COMMENT,
         headers: Mapping[str, str] | None = None,
+        on_close: Callable[[], None] | None = None,
     ) -> None:
         self._events = events
         self._pace = pace
         self._heartbeat = heartbeat
+        self._on_close = on_close
+        self._coming: asyncio.Future[bytes] | None = None
         self.status_code = 200
         self.background = None
-        self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no"} | dict(headers or {}))
-
-    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
-        """Headers without a length: it is not known."""
-        self.raw_headers = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
-        self.raw_headers.append((b"content-type", b"text/event-stream; charset=utf-8"))
+        told = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store"}
+        told |= {"x-accel-buffering": "no"} | dict(headers or {})
+        self.raw_headers = [(name.encode(), value.encode()) for name, value in told.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gone = asyncio.ensure_future(_wait_gone(receive))
+        gone = asyncio.ensure_future(wait_gone(receive))
         try:
-            await self._say(send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await self._send_events(gone, send)
-            await self._say(send, {"type": "http.response.body", "body": b"", "more_body": False})
+            await self._answer(gone, scope, receive, send)
         except (OSError, TimeoutError):
             pass  # the reader is gone, or will never read
         finally:
             gone.cancel()
-            await _close(self._events)
+            if self._coming is not None:
+                await cancel(self._coming)
+            await close_events(self._events)
+            if self._on_close is not None:
+                self._on_close()
 
-    async def _send_events(self, gone: asyncio.Future[None], send: Send) -> None:
-        coming: asyncio.Future[bytes] | None = None
+    async def _answer(self, gone: asyncio.Future[None], scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            while True:
-                if coming is None:
-                    coming = asyncio.ensure_future(anext(self._events))
-                await asyncio.wait((coming, gone), timeout=self._pace.heartbeat, return_when=asyncio.FIRST_COMPLETED)
-                if gone.done():
-                    raise OSError("gone")
-                body = self._heartbeat
-                if coming.done():
-                    try:
-                        body = coming.result()
-                    except StopAsyncIteration:
-                        return
-                    coming = None
-                await self._say(send, {"type": "http.response.body", "body": body, "more_body": True})
-        finally:
-            if coming is not None:
-                await _cancel(coming)
+            body = await self._next(gone)
+        except ApiError as error:
+            await JSONResponse(error.body, error.status, dict(error.headers))(scope, receive, send)
+            return
+        except SelfeeError as error:
+            known = from_selfee(error)
+            await JSONResponse(known.body, known.status, dict(known.headers))(scope, receive, send)
+            return
+        await self._say(send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        while body is not None:
+            await self._say(send, {"type": "http.response.body", "body": body, "more_body": True})
+            body = await self._next(gone)
+        await self._say(send, {"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _next(self, gone: asyncio.Future[None]) -> bytes | None:
+        """The next event, or a heartbeat; None at the end. Raises OSError where nobody reads any more."""
+        if self._coming is None:
+            self._coming = asyncio.ensure_future(_anext(self._events))
+        await asyncio.wait(
+            (self._coming, gone), timeout=self._pace.heartbeat, return_when=asyncio.FIRST_COMPLETED
+        )
+        if gone.done():
+            raise OSError("gone")
+        if not self._coming.done():
+            return self._heartbeat
+        coming, self._coming = self._coming, None
+        try:
+            return coming.result()
+        except StopAsyncIteration:
+            return None
 
     async def _say(self, send: Send, message: Message) -> None:
         async with asyncio.timeout(self._pace.send):
             await send(message)
 
 
+async def _anext(events: AsyncIterator[bytes]) -> bytes:
+    return await anext(events)
+
+
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:
     """The result of ``work``, which is cancelled when the client goes away; ApiError (499) is raised then."""
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_wait_gone(request.receive))
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(wait_gone(request.receive))
     try:
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
         if task.done():
@@ -101,24 +135,25 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
         raise ApiError(499, "request: the client went away", "server_error", code="cancelled")
     finally:
         gone.cancel()
-        await _cancel(task)
+        await cancel(task)
 
 
-async def _wait_gone(receive: Receive) -> None:
+async def wait_gone(receive: Receive) -> None:
+    """Until the client goes away."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def _cancel(task: asyncio.Future[T]) -> None:
+async def cancel(task: asyncio.Future[T]) -> None:
     """Cancel it and wait until it has ended, whatever comes of it."""
-    if task.done():
-        return
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration, ApiError):
+    if not task.done():
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration, ApiError, SelfeeError):
         await task
 
 
-async def _close(events: AsyncIterator[bytes]) -> None:
+async def close_events(events: AsyncIterator[bytes]) -> None:
+    """Close an iterator, if it can be closed."""
     close = getattr(events, "aclose", None)
     if close is not None:
         await close()

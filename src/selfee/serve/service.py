@@ -1,9 +1,8 @@
-"""What every route needs: the configuration, whoever computes, the places to compute, and the chains that live."""
+"""What every route needs: the configuration, the models with their places to compute, and the chains that live."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -11,28 +10,81 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from selfee.serve.admission import Admission
-from selfee.serve.config import ServerConfig
+from selfee.serve.asking import Suffix, read_suffix, unknown_model
+from selfee.serve.config import Defaults, ServerConfig
 from selfee.serve.engine.backend import Backend
 from selfee.serve.event_stream import Pace
 from selfee.serve.http_body import read_model
+from selfee.serve.metrics import Metrics
 from selfee.serve.native.store import ChainStore
+from selfee.serve.protocol.errors import ApiError
+from selfee.serve.protocol.fields import Fields
 
 M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass
+class Served:
+    """A model: who computes, what holds where a request says nothing, and places to compute."""
+
+    backend: Backend
+    defaults: Defaults
+    admission: Admission = field(init=False)
+
+    @property
+    def name(self) -> str:
+        """What clients call it."""
+        return self.backend.info.name
+
+
+@dataclass
 class Service:
-    """Made once for an application."""
+    """Made once for an application. The first model is the one of requests that name none."""
 
     config: ServerConfig
-    backend: Backend
-    admission: Admission = field(init=False)
-    chains: ChainStore = field(init=False)
+    models: Sequence[Served]
+    metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
         limits = self.config.limits
-        self.admission = Admission(self.backend.info.parallel, limits.queue, limits.per_key)
         self.chains = ChainStore(limits.kept_chains, limits.kept_seconds)
+        self.is_stopping = False
+
+    async def start(self) -> None:
+        """Get all models ready."""
+        limits = self.config.limits
+        for model in self.models:
+            await model.backend.start()
+            model.admission = Admission(model.backend.info.parallel, limits.queue, limits.per_key)
+            self.metrics.watch(model.name, model.admission, model.backend)
+
+    def refuse_more(self) -> None:
+        """Take no new work; what is under way goes on."""
+        self.is_stopping = True
+        for model in self.models:
+            model.admission.is_closed = True
+
+    async def close(self) -> None:
+        """Stop everything."""
+        self.refuse_more()
+        await self.chains.close()
+        for model in self.models:
+            await model.backend.close()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all models can be asked."""
+        return not self.is_stopping and all(model.backend.is_ready for model in self.models)
+
+    def find(self, name: str | None) -> tuple[Served, Suffix]:
+        """The model of this name, and what its suffix asks for. Raises ApiError (404)."""
+        if name is None:
+            return self.models[0], Suffix()
+        for model in self.models:
+            suffix = read_suffix(name, model.name)
+            if suffix is not None:
+                return model, suffix
+        raise unknown_model(name, [model.name for model in self.models])
 
     @property
     def pace(self) -> Pace:
@@ -43,11 +95,22 @@ class Service:
         """Whose request it is: a key's, or an address's."""
         return str(request.scope.get("selfee.owner") or (request.client.host if request.client else ""))
 
-    def place(self, owner: str) -> Callable[[Callable[[int], None]], AbstractAsyncContextManager[None]]:
-        """A place to compute for this owner."""
-        return lambda on_position: self.admission.place(owner, on_position)
-
     async def read(self, request: Request, kind: type[M]) -> M:
-        """The request's body as this model."""
+        """The request's body as this model; fields that nobody knows are told, or refused where the server is strict."""
         limits = self.config.limits
-        return await read_model(request, kind, limits.body, limits.body_seconds)
+        body = await read_model(request, kind, limits.body, limits.body_seconds)
+        if isinstance(body, Fields):
+            self.note_ignored(request, body.unknown_fields())
+        return body
+
+    def note_ignored(self, request: Request, names: Sequence[str]) -> None:
+        """Say in a header which fields had no effect. Raises ApiError (400) where the server is strict."""
+        if names and self.config.strict:
+            raise ApiError(400, f"{names[0]}: is not known here; expected it to be left out", param=names[0])
+        known: list[str] = request.scope.setdefault("selfee.ignored", [])
+        known += [name for name in _printable(names) if name not in known]
+
+
+def _printable(names: Sequence[str]) -> Iterator[str]:
+    for name in names[:32]:
+        yield "".join(character if character.isascii() and character.isprintable() else "?" for character in name[:64])

@@ -36,6 +36,7 @@ class TextJob:
     max_tokens: int
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
+    tokens: tuple[int, ...] | None = None  # instead of ``prompt``
 
 
 Job = ChainJob | TextJob

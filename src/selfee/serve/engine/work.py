@@ -38,5 +38,5 @@ def _text(engine: object, job: TextJob, cancellation: Cancellation) -> Iterator[
     if not isinstance(engine, Engine):
         raise UsageError("completions: this model only chats; expected one that completes text; use chat completions")
     yield from cancellable(engine, cancellation).stream(
-        Request(job.prompt, job.params, job.max_tokens, job.stop, job.logprobs)
+        Request(job.prompt, job.params, job.max_tokens, job.stop, job.logprobs, tokens=job.tokens)
     )

@@ -8,7 +8,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,14 +18,15 @@ from selfee.chain.record import to_json
 from selfee.chain.types import Chain, ChainFinished, CutReason, Step
 from selfee.engines.cancelling import Cancellation
 from selfee.errors import SelfeeError, UsageError
+from selfee.serve.admission import Ticket
 from selfee.serve.engine.backend import Backend
 from selfee.serve.engine.jobs import ChainJob
 from selfee.serve.native.telling import Teller, stop_cause, tell_end
 from selfee.serve.protocol.errors import ApiError, from_selfee
 from selfee.serve.protocol.native import ControlRequest
 
-Place = Callable[[Callable[[int], None]], AbstractAsyncContextManager[None]]
-"""A place to compute, once it is one's turn; told the position in line."""
+Place = Callable[[], Ticket]
+"""Takes a place to compute, or one in line. Raises ApiError where there is none."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class LiveChain:
         """Set it going: with its job, or from a chain that was made before, as ``wish`` says."""
         job = self._job
         self.chain = chain
+        ticket = self._place()
         told = {
             "model": self._backend.info.name,
             "mode": self._backend.info.mode if job.mode == "auto" else job.mode,
@@ -84,9 +86,13 @@ class LiveChain:
             "steps": [] if chain is None else to_json(chain)["steps"],
         }
         self._publish("chain.created", told)
-        if wish is not None:
-            job = self._continued(wish)
-        self._go(job)
+        try:
+            if wish is not None:
+                job = self._continued(wish)
+        except ApiError:
+            ticket.release()
+            raise
+        self._go(job, ticket)
 
     def control(self, wish: ControlRequest) -> None:
         """Do as a person says. Raises ApiError (400, 409) where that cannot be done now."""
@@ -101,7 +107,13 @@ class LiveChain:
             self.chain = _accepted(self.chain, wish.answer)
             self._finish("accepted")
             return
-        self._go(self._continued(wish))
+        ticket = self._place()
+        try:
+            job = self._continued(wish)
+        except ApiError:
+            ticket.release()
+            raise
+        self._go(job, ticket)
 
     def _control_running(self, wish: ControlRequest) -> None:
         if wish.action == "feedback":
@@ -227,15 +239,18 @@ class LiveChain:
         params = replace(self._job.params, seed=seed)
         return replace(self._job, instruction=self.chain.instruction, params=params, start=steps)
 
-    def _go(self, job: ChainJob) -> None:
+    def _go(self, job: ChainJob, ticket: Ticket) -> None:
         self._cancellation, self._wishes, self.ended = Cancellation(), [], None
         self._finished_answers = len(job.start)
         self.status = "queued"
-        self._task = asyncio.get_running_loop().create_task(self._run(job))
-        self._task.add_done_callback(self._note_end)
+        if position := ticket.position:
+            self._publish("chain.queued", {"position": position})
+        self._task = asyncio.get_running_loop().create_task(self._run(job, ticket))
+        self._task.add_done_callback(lambda task: self._note_end(task, ticket))
         self._leave()
 
-    def _note_end(self, task: asyncio.Task[None]) -> None:
+    def _note_end(self, task: asyncio.Task[None], ticket: Ticket) -> None:
+        ticket.release()  # also where it was cancelled before it began
         if task.cancelled() and self.status in ("queued", "running"):
             self.status = "failed"
             gone = ApiError(499, "chain: stopped while it waited", "server_error", code="cancelled")
@@ -244,19 +259,15 @@ class LiveChain:
         self._stay()
         self._news.set()
 
-    async def _run(self, job: ChainJob) -> None:
+    async def _run(self, job: ChainJob, ticket: Ticket) -> None:
+        following: ChainJob | None = job
         try:
-            while True:
-                async with self._place(self._note_position):
-                    self._publish("chain.started", {"seed": job.params.seed})
+            async with ticket:
+                while following is not None:
+                    self._publish("chain.started", {"seed": following.params.seed})
                     self.status = "running"
-                    await self._make(job)
-                following = self._follow()
-                if following is None:
-                    return
-                job = following
-                self._cancellation = Cancellation()
-                self._finished_answers = len(job.start)
+                    await self._make(following)
+                    following = self._follow()
         except ApiError as error:
             self._fail(error)
         except SelfeeError as error:
@@ -274,10 +285,6 @@ class LiveChain:
                         self._finished_answers += bool(told["segment"]["finished"])
                     self._publish(name, told)
 
-    def _note_position(self, position: int) -> None:
-        if position:
-            self._publish("chain.queued", {"position": position})
-
     def _follow(self) -> ChainJob | None:
         """The next job, if a wish asks for one; otherwise the chain has ended."""
         assert self.chain is not None, "a chain's stream ends with the chain"
@@ -294,7 +301,10 @@ class LiveChain:
             self._finish(stop_cause(self.chain))
             return None
         more = sum(wish.action == "one_more" for wish in wishes) if last.action == "one_more" else 1
-        return self._continued(last, more)
+        job = self._continued(last, more)
+        self._cancellation = Cancellation()
+        self._finished_answers = len(job.start)
+        return job
 
     def _finish(self, cause: str) -> None:
         assert self.chain is not None, "callers have seen to it"

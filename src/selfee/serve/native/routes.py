@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -15,15 +14,14 @@ from selfee.chain.allowance import Allowance
 from selfee.chain.record import from_json
 from selfee.chain.types import Chain
 from selfee.errors import BadFileError
-from selfee.serve.asking import instruction_of, only, params_of, policy_of, read_model_name
+from selfee.serve.asking import Suffix, fresh_seed, instruction_of, only, params_of, policy_of
+from selfee.serve.config import Defaults
 from selfee.serve.engine.jobs import ChainJob
 from selfee.serve.event_stream import EventStream, unless_gone
 from selfee.serve.native.live import LiveChain, Sent
 from selfee.serve.protocol.errors import ApiError
 from selfee.serve.protocol.native import ControlRequest, NativeRequest
 from selfee.serve.service import Service
-
-_SEEDS = 1 << 32
 
 
 def native_routes(service: Service) -> APIRouter:
@@ -68,14 +66,12 @@ def native_routes(service: Service) -> APIRouter:
 
 def _begin(service: Service, owner: str, asked: NativeRequest) -> LiveChain:
     limits = service.config.limits
-    read_model_name(asked.model, service.backend.info.name)
+    model, suffix = service.find(asked.model)
     known, wish = _known_chain(asked)
-    job = _job(service, asked, known)
-    service.admission.check(owner)
     chain = LiveChain(
-        service.backend,
-        job,
-        service.place(owner),
+        model.backend,
+        _job(model.defaults, asked, known, suffix),
+        lambda: model.admission.tickets(owner)[0],
         owner=owner,
         grace=limits.grace_seconds if asked.grace_seconds is None else asked.grace_seconds,
         most_bytes=limits.event_bytes,
@@ -99,8 +95,7 @@ def _known_chain(asked: NativeRequest) -> tuple[Chain | None, ControlRequest | N
     return known, ControlRequest(action=asked.action, feedback=asked.feedback, answer=asked.answer)
 
 
-def _job(service: Service, asked: NativeRequest, known: Chain | None) -> ChainJob:
-    defaults = service.config.defaults
+def _job(defaults: Defaults, asked: NativeRequest, known: Chain | None, suffix: Suffix) -> ChainJob:
     if known is not None:
         instruction = known.instruction
     elif asked.messages:
@@ -114,12 +109,10 @@ def _job(service: Service, asked: NativeRequest, known: Chain | None) -> ChainJo
             "revision": asked.max_revision_tokens,
         }
     )
-    params = params_of(asked, defaults.params)
-    if params.seed is None:
-        params = replace(params, seed=time.time_ns() % _SEEDS)
+    params = fresh_seed(params_of(asked, defaults.params))
     return ChainJob(
         instruction,
-        policy_of(asked.min_revisions, asked.max_revisions, defaults.policy),
+        policy_of(*_rounds(asked, suffix), defaults.policy),
         params,
         replace(defaults.budgets, **budgets),
         Allowance(asked.total_tokens, asked.total_seconds),
@@ -127,6 +120,12 @@ def _job(service: Service, asked: NativeRequest, known: Chain | None) -> ChainJo
         asked.prompts or (defaults.prompts if asked.mode in (None, defaults.mode) else None),
         asked.stops(),
     )
+
+
+def _rounds(asked: NativeRequest, suffix: Suffix) -> tuple[int | None, int | None]:
+    if asked.min_revisions is None and asked.max_revisions is None:
+        return suffix.revisions, suffix.revisions
+    return asked.min_revisions, asked.max_revisions
 
 
 def _after(request: Request) -> int:
