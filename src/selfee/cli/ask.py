@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -336,28 +336,34 @@ def open_model(
     stderr: Screen | None,
 ) -> AnyEngine:
     """Open what the user calls ``model``; a model that is not here yet is fetched, with progress on ``stderr``."""
-    from selfee.cli.progress import DownloadDisplay, QuietDisplay
-    from selfee.cli.settings import api_key, model_store, server_proxy
     from selfee.engines.open import open_engine
-    from selfee.weights.fetch.model_names import is_model_url
 
-    is_server = model.lower().startswith(("http://", "https://")) and not is_model_url(model)
-    if not is_server and not model.startswith("script:"):
-        display = QuietDisplay() if stderr is None else DownloadDisplay(stderr)
-        model = str(model_store(os.environ).resolve(model, display))
-    key = api_key(os.environ, model, api_key_file)
-    with _loading(Path(model).name, stderr if not is_server and not model.startswith("script:") else None):
+    found = resolve_model(model, api_key_file, stderr)
+    is_here = "api_key" not in found and not found["spec"].startswith("script:")
+    with _loading(Path(found["spec"]).name, stderr if is_here else None):
         return open_engine(
-            model,
+            **found,
             context_length=context,
             threads=threads,
             repack=repack,
             drafting=drafting,
             cache_type=cache_type.cache_type,
-            api_key=key,
             timeout=timeout,
-            proxy=server_proxy(model) if is_server else None,
         )
+
+
+def resolve_model(model: str, api_key_file: Path | None, stderr: Screen | None) -> dict[str, Any]:
+    """What ``open_engine`` needs to find a model: its file, which is fetched if it is not here, or key and proxy."""
+    from selfee.cli.progress import DownloadDisplay, QuietDisplay
+    from selfee.cli.settings import api_key, model_store, server_proxy
+    from selfee.weights.fetch.model_names import is_model_url
+
+    if model.lower().startswith(("http://", "https://")) and not is_model_url(model):
+        return {"spec": model, "api_key": api_key(os.environ, model, api_key_file), "proxy": server_proxy(model)}
+    if model.startswith("script:"):
+        return {"spec": model}
+    display = QuietDisplay() if stderr is None else DownloadDisplay(stderr)
+    return {"spec": str(model_store(os.environ).resolve(model, display))}
 
 
 @contextmanager

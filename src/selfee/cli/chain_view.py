@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from selfee.chain.changes import Changes, compare
 from selfee.chain.types import (
     Chain,
     ChainFinished,
@@ -17,7 +18,6 @@ from selfee.chain.types import (
     Verdict,
     VerdictSource,
 )
-from selfee.chain.changes import Changes, compare
 from selfee.cli.output import Screen, for_terminal
 from selfee.cli.wrapping import WrappingText
 

@@ -148,6 +148,11 @@ class LocalEngine:
         """Whether the model writes answer, feedback and revision by itself."""
         return self._runtime.trained_on_chains
 
+    @property
+    def end_text(self) -> str:
+        """What a token that ends a text looks like."""
+        return self._runtime.piece(min(self._runtime.end_tokens)) if self._runtime.end_tokens else ""
+
     def stream(self, request: Request) -> Iterator[Chunk]:
         """See ``Engine.stream``. Raises ContextOverflowError or UsageError here, before anything is computed."""
         if request.tokens is not None:

@@ -73,4 +73,6 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    return error_response(ApiError(500, "server: an unexpected error; please report it", "server_error", code="internal_error"))
+    return error_response(
+        ApiError(500, "server: an unexpected error; please report it", "server_error", code="internal_error")
+    )

@@ -76,7 +76,6 @@ class ServerConfig:
 
     host: str = "127.0.0.1"
     port: int = 8080
-    defaults: Defaults = field(default_factory=Defaults)
     limits: Limits = field(default_factory=Limits)
     access: Access = field(default_factory=Access)
     tls: Tls | None = None

@@ -103,9 +103,7 @@ class EventStream(Response):
         """The next event, or a heartbeat; None at the end. Raises OSError where nobody reads any more."""
         if self._coming is None:
             self._coming = asyncio.ensure_future(_anext(self._events))
-        await asyncio.wait(
-            (self._coming, gone), timeout=self._pace.heartbeat, return_when=asyncio.FIRST_COMPLETED
-        )
+        await asyncio.wait((self._coming, gone), timeout=self._pace.heartbeat, return_when=asyncio.FIRST_COMPLETED)
         if gone.done():
             raise OSError("gone")
         if not self._coming.done():

@@ -75,7 +75,11 @@ def _add_tokens(router: APIRouter, service: Service) -> None:
         model, _ = service.find(asked.model)
         found = await model.backend.tokenize(asked.prompt, add_special=asked.add_special_tokens)
         tokens = [token for token, _ in found]
-        row: dict[str, Any] = {"count": len(tokens), "max_model_len": model.backend.info.context_length, "tokens": tokens}
+        row: dict[str, Any] = {
+            "count": len(tokens),
+            "max_model_len": model.backend.info.context_length,
+            "tokens": tokens,
+        }
         return JSONResponse(row | {"token_strs": [piece for _, piece in found] if asked.return_token_strs else None})
 
     @router.post("/detokenize", operation_id="detokenize")
@@ -89,7 +93,12 @@ def _add_tokens(router: APIRouter, service: Service) -> None:
     async def tokenizer_info(model: str | None = None) -> Response:
         """What benchmarks want to know of a tokenizer."""
         found, _ = service.find(model)
-        return JSONResponse(await found.backend.tokenizer_info())
+        first = await found.backend.tokenize("a", add_special=True)
+        plain = await found.backend.tokenize("a", add_special=False)
+        begins = [piece for _, piece in first[: len(first) - len(plain)]]
+        info: dict[str, Any] = {"tokenizer_class": "selfee", "model_max_length": found.backend.info.context_length}
+        info |= {"add_bos_token": bool(begins), "bos_token": begins[0] if begins else None, "chat_template": None}
+        return JSONResponse(info | {"eos_token": found.backend.info.end_text})
 
 
 def model_object(model: Served) -> dict[str, Any]:

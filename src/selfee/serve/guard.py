@@ -253,7 +253,9 @@ async def _refuse(send: Send, error: ApiError) -> None:
     import json
 
     headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
-    await _reply(send, error.status, json.dumps(error.body).encode(), [*headers, (b"content-type", b"application/json")])
+    await _reply(
+        send, error.status, json.dumps(error.body).encode(), [*headers, (b"content-type", b"application/json")]
+    )
 
 
 async def _reply(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:

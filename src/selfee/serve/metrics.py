@@ -24,12 +24,22 @@ class Metrics:
 
     def __post_init__(self) -> None:
         registry = self.registry
-        self._requests = Counter("selfee_requests", "Requests, by route and status.", ("route", "status"), registry=registry)
+        self._requests = Counter(
+            "selfee_requests", "Requests, by route and status.", ("route", "status"), registry=registry
+        )
         self._seconds = Histogram(
-            "selfee_request_seconds", "From a request's headers to its last byte.", ("route",), buckets=_SECONDS, registry=registry
+            "selfee_request_seconds",
+            "From a request's headers to its last byte.",
+            ("route",),
+            buckets=_SECONDS,
+            registry=registry,
         )
         self._first = Histogram(
-            "selfee_first_piece_seconds", "From taking a job on to its first piece.", ("model",), buckets=_SECONDS, registry=registry
+            "selfee_first_piece_seconds",
+            "From taking a job on to its first piece.",
+            ("model",),
+            buckets=_SECONDS,
+            registry=registry,
         )
         self._tokens = Counter("selfee_tokens", "Tokens, by kind.", ("model", "kind"), registry=registry)
         self._chains = Counter("selfee_chains", "Chains, by why they ended.", ("model", "cause"), registry=registry)
@@ -37,7 +47,9 @@ class Metrics:
         self._running = Gauge("selfee_jobs_running", "Jobs that compute.", ("model",), registry=registry)
         self._waiting = Gauge("selfee_jobs_waiting", "Jobs in line.", ("model",), registry=registry)
         self._ready = Gauge("selfee_model_ready", "Whether the model can be asked.", ("model",), registry=registry)
-        self._deaths = Gauge("selfee_process_deaths", "How often the computing process died.", ("model",), registry=registry)
+        self._deaths = Gauge(
+            "selfee_process_deaths", "How often the computing process died.", ("model",), registry=registry
+        )
 
     def watch(self, model: str, admission: Admission, backend: Backend) -> None:
         """Show how full a model is."""

@@ -9,8 +9,10 @@ from typing import TypeVar
 from pydantic import BaseModel
 from starlette.requests import Request
 
+from selfee.chain.types import Chain
 from selfee.serve.admission import Admission
 from selfee.serve.asking import Suffix, read_suffix, unknown_model
+from selfee.serve.chain_log import ChainLog
 from selfee.serve.config import Defaults, ServerConfig
 from selfee.serve.engine.backend import Backend
 from selfee.serve.event_stream import Pace
@@ -36,6 +38,11 @@ class Served:
         """What clients call it."""
         return self.backend.info.name
 
+    @property
+    def is_started(self) -> bool:
+        """Whether it has places to compute."""
+        return hasattr(self, "admission")
+
 
 @dataclass
 class Service:
@@ -49,6 +56,8 @@ class Service:
         limits = self.config.limits
         self.chains = ChainStore(limits.kept_chains, limits.kept_seconds)
         self.is_stopping = False
+        path = self.config.chain_log
+        self._chain_log = None if path is None else ChainLog(path)
 
     async def start(self) -> None:
         """Get all models ready."""
@@ -58,11 +67,29 @@ class Service:
             model.admission = Admission(model.backend.info.parallel, limits.queue, limits.per_key)
             self.metrics.watch(model.name, model.admission, model.backend)
 
+    def note_chain(self, model: str, chain: Chain, cause: str) -> None:
+        """A chain has ended: count it, and keep it where that was asked for."""
+        self.metrics.chain(model, chain, cause)
+        if self._chain_log is not None:
+            self._chain_log.add(model, chain)
+
     def refuse_more(self) -> None:
         """Take no new work; what is under way goes on."""
         self.is_stopping = True
         for model in self.models:
-            model.admission.is_closed = True
+            if model.is_started:
+                model.admission.is_closed = True
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is under way."""
+        return any(model.admission.running or model.admission.waiting for model in self.models if model.is_started)
+
+    async def cut(self) -> None:
+        """End what is under way; its clients are told."""
+        await self.chains.close()
+        for model in self.models:
+            await model.backend.cut()
 
     async def close(self) -> None:
         """Stop everything."""
@@ -70,6 +97,9 @@ class Service:
         await self.chains.close()
         for model in self.models:
             await model.backend.close()
+        if self._chain_log is not None:
+            self._chain_log.close()
+            self._chain_log = None
 
     @property
     def is_ready(self) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from selfee.chain.budgets import Budgets
+from selfee.chain.changes import compare
 from selfee.chain.continuing import steps_of, with_feedback
 from selfee.chain.format import render_prompt, render_steps
 from selfee.chain.policy import RevisionPolicy
@@ -27,7 +28,6 @@ from selfee.chain.types import (
     TextDelta,
 )
 from selfee.cli.chain_view import ChainView, changed_words, final_rule, wrapped
-from selfee.chain.changes import compare
 from selfee.cli.chatting.commands import Call, help_text, number_in, parse, question_of
 from selfee.cli.chatting.conversation import Conversation, Shelf, try_to_save
 from selfee.cli.chatting.folded import FoldedView

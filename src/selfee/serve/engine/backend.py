@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from selfee.engines.cancelling import Cancellation
+from selfee.engines.scoring import ScoredSequence
 from selfee.serve.engine.jobs import Job, ModelInfo, Outcome
 
 
@@ -39,8 +40,16 @@ class Backend(Protocol):
         """The text of tokens."""
         ...
 
+    async def score(self, prompts: Sequence[str | Sequence[int]], *, top: int) -> Sequence[ScoredSequence]:
+        """How likely the tokens of prompts are, with the ``top`` likeliest in the place of each."""
+        ...
+
     async def start(self) -> None:
         """Get ready."""
+        ...
+
+    async def cut(self) -> None:
+        """Have all jobs end, as cut off."""
         ...
 
     async def close(self) -> None:

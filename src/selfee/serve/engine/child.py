@@ -18,11 +18,11 @@ from typing import Any, BinaryIO
 
 from selfee.engines.cancelling import Cancellation
 from selfee.engines.open import open_engine
-from selfee.serve.engine.wire import error_to_json, job_from_json, outcome_to_json
-from selfee.serve.engine.work import outcomes
+from selfee.serve.engine.wire import error_to_json, job_from_json, outcome_to_json, sequence_to_json
+from selfee.serve.engine.work import call, outcomes
 
-CALLS = ("count_tokens", "tokenize", "detokenize", "score_tokens")
-"""Methods of an engine that may be called."""
+CALLS = ("count_tokens", "tokenize", "detokenize", "score")
+"""What may be called."""
 
 
 class _Child:
@@ -42,7 +42,15 @@ class _Child:
             self._say({"failed": error_to_json(error)})
             return
         engine = self._engine
-        names = ("name", "context_length", "parallel", "num_parameters", "trained_on_chains", "supports_chat")
+        names = (
+            "name",
+            "context_length",
+            "parallel",
+            "num_parameters",
+            "trained_on_chains",
+            "supports_chat",
+            "end_text",
+        )
         self._say({"ready": {name: getattr(engine, name, None) for name in names}})
         for line in self._lines:
             self._take(json.loads(line))
@@ -74,7 +82,10 @@ class _Child:
         try:
             name = message["call"]
             assert name in CALLS, "the server asks for nothing else"
-            last: dict[str, Any] = {"id": number, "result": getattr(self._engine, name)(**message["words"])}
+            result = call(self._engine, name, **message["words"])
+            if name == "score":
+                result = [sequence_to_json(sequence) for sequence in result]
+            last: dict[str, Any] = {"id": number, "result": result}
         except BaseException as error:
             last = {"id": number, "error": error_to_json(error)}
         del self._jobs[number]

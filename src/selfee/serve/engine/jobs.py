@@ -54,5 +54,5 @@ class ModelInfo:
     parallel: int  # jobs at a time
     mode: Mode  # how chains are made
     can_complete: bool
-    can_count: bool
     created: int  # seconds since 1970
+    end_text: str | None = None  # what the token that ends a text looks like

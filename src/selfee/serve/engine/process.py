@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from selfee.engines.cancelling import Cancellation
+from selfee.engines.scoring import ScoredSequence
 from selfee.errors import SelfeeError
 from selfee.serve.engine.jobs import Job, ModelInfo, Outcome
-from selfee.serve.engine.wire import error_from_json, job_to_json, outcome_from_json
+from selfee.serve.engine.wire import error_from_json, job_to_json, outcome_from_json, sequence_from_json
 from selfee.serve.protocol.errors import BackendLostError
 
 _LONGEST_LINE = 256 << 20
@@ -40,13 +41,16 @@ class Watch:
 class ProcessBackend:
     """Implements ``Backend`` with a child process. ``options`` are those of ``open_engine``, as JSON values."""
 
-    def __init__(self, options: Mapping[str, Any], describe: Callable[[Mapping[str, Any]], ModelInfo], watch: Watch | None = None) -> None:
+    def __init__(
+        self, options: Mapping[str, Any], describe: Callable[[Mapping[str, Any]], ModelInfo], watch: Watch | None = None
+    ) -> None:
         self._options = dict(options)
         self._describe = describe
-        self._watch = watch or Watch()
+        self.watch = watch or Watch()
         self._info: ModelInfo | None = None
         self._numbers = itertools.count(1)
         self._inboxes: dict[int, _Inbox] = {}
+        self._cancellations: set[Cancellation] = set()
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -76,6 +80,11 @@ class ProcessBackend:
             reader = await self._launch()
             self._tasks.append(asyncio.create_task(self._keep_alive(reader)))
 
+    async def cut(self) -> None:
+        """See ``Backend.cut``."""
+        for cancellation in list(self._cancellations):
+            cancellation.set()
+
     async def close(self) -> None:
         """See ``Backend.close``."""
         self._is_closing = True
@@ -99,6 +108,7 @@ class ProcessBackend:
         def cancel() -> None:
             loop.call_soon_threadsafe(self._try_to_say, {"cancel": number})
 
+        self._cancellations.add(cancellation)
         try:
             self._say({"id": number, "job": job_to_json(job)})
             with cancellation.heard_by(cancel):
@@ -119,6 +129,7 @@ class ProcessBackend:
                         has_ended = _is_last(await inbox.get())
         finally:
             self._inboxes.pop(number, None)
+            self._cancellations.discard(cancellation)
 
     async def call(self, name: str, **words: Any) -> Any:
         """What a method of the engine returns."""
@@ -158,13 +169,15 @@ class ProcessBackend:
         reader, writer = await asyncio.open_connection(sock=ours, limit=_LONGEST_LINE)
         writer.write(json.dumps({"open": self._options}).encode("ascii") + b"\n")
         try:
-            async with asyncio.timeout(self._watch.load):
+            async with asyncio.timeout(self.watch.load):
                 line = await reader.readline()
         except TimeoutError:
             line = b""
         if not line:
             writer.close()
-            raise BackendLostError(f"{self._options.get('spec')}: loading it ended the process ({await self._ending()}); expected a sound file and enough memory")
+            raise BackendLostError(
+                f"{self._options.get('spec')}: loading it ended the process ({await self._ending()}); expected a sound file and enough memory"
+            )
         message = json.loads(line)
         if "failed" in message:
             writer.close()
@@ -186,7 +199,7 @@ class ProcessBackend:
 
     async def _keep_alive(self, reader: asyncio.StreamReader) -> None:
         """Read what the process says; when it dies, tell everybody and start it anew."""
-        pause = self._watch.first_pause
+        pause = self.watch.first_pause
         while True:
             began = time.monotonic()
             pinging = asyncio.create_task(self._ping())
@@ -197,11 +210,11 @@ class ProcessBackend:
             if self._is_closing:
                 return
             await self._bury()
-            if time.monotonic() - began > 10 * self._watch.longest_pause:
-                pause = self._watch.first_pause
+            if time.monotonic() - began > 10 * self.watch.longest_pause:
+                pause = self.watch.first_pause
             while True:
                 await asyncio.sleep(pause)
-                pause = min(2 * pause, self._watch.longest_pause)
+                pause = min(2 * pause, self.watch.longest_pause)
                 with contextlib.suppress(SelfeeError, OSError):
                     reader = await self._launch()
                     break
@@ -225,14 +238,18 @@ class ProcessBackend:
         how = await self._ending()
         self.deaths += 1
         for inbox in list(self._inboxes.values()):
-            inbox.put_nowait(BackendLostError(f"engine: its process ended in the middle of the work ({how}); try again", retryable=True))
+            inbox.put_nowait(
+                BackendLostError(
+                    f"engine: its process ended in the middle of the work ({how}); try again", retryable=True
+                )
+            )
 
     async def _ping(self) -> None:
         """Kill a process that does not answer any more: it would never say that it is gone."""
         for number in itertools.count(1):
-            await asyncio.sleep(self._watch.ping)
+            await asyncio.sleep(self.watch.ping)
             self._try_to_say({"ping": number})
-            if time.monotonic() - self._heard > self._watch.stall and self._process is not None:
+            if time.monotonic() - self._heard > self.watch.stall and self._process is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self._process.pid, signal.SIGKILL)
 
@@ -247,6 +264,11 @@ class ProcessBackend:
     async def detokenize(self, tokens: Sequence[int]) -> str:
         """See ``Backend.detokenize``."""
         return str(await self.call("detokenize", tokens=list(tokens)))
+
+    async def score(self, prompts: Sequence[str | Sequence[int]], *, top: int) -> Sequence[ScoredSequence]:
+        """See ``Backend.score``."""
+        plain = [prompt if isinstance(prompt, str) else list(prompt) for prompt in prompts]
+        return [sequence_from_json(row) for row in await self.call("score", prompts=plain, top=top)]
 
 
 def _is_last(message: _Message | SelfeeError) -> bool:

@@ -7,11 +7,10 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
-from selfee.engines.base import CountingEngine
 from selfee.engines.cancelling import Cancellation
-from selfee.errors import UsageError
+from selfee.engines.scoring import ScoredSequence
 from selfee.serve.engine.jobs import Job, ModelInfo, Outcome
-from selfee.serve.engine.work import outcomes
+from selfee.serve.engine.work import call, outcomes
 
 _Told = Outcome | BaseException | None  # None = that was all
 
@@ -75,24 +74,29 @@ class ThreadBackend:
 
     async def count_tokens(self, text: str) -> int:
         """See ``Backend.count_tokens``."""
-        if not isinstance(self._engine, CountingEngine):
-            raise UsageError(f"model: {self._info.name} cannot count tokens; expected a model on this machine")
-        return await asyncio.to_thread(self._engine.count_tokens, text)
+        return int(await self._call("count_tokens", text=text))
 
     async def tokenize(self, text: str, *, add_special: bool) -> Sequence[tuple[int, str]]:
         """See ``Backend.tokenize``."""
-        found: Sequence[tuple[int, str]] = await self._ask("tokenize", text, add_special=add_special)
+        found: Sequence[tuple[int, str]] = await self._call("tokenize", text=text, add_special=add_special)
         return found
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
         """See ``Backend.detokenize``."""
-        return str(await self._ask("detokenize", tokens))
+        return str(await self._call("detokenize", tokens=tokens))
 
-    async def _ask(self, name: str, *words: Any, **named: Any) -> Any:
-        method = getattr(self._engine, name, None)
-        if method is None:
-            raise UsageError(f"model: {self._info.name} does not tell its tokens; expected a model on this machine")
-        return await asyncio.to_thread(method, *words, **named)
+    async def score(self, prompts: Sequence[str | Sequence[int]], *, top: int) -> Sequence[ScoredSequence]:
+        """See ``Backend.score``."""
+        found: Sequence[ScoredSequence] = await self._call("score", prompts=prompts, top=top)
+        return found
+
+    async def _call(self, name: str, **words: Any) -> Any:
+        return await asyncio.to_thread(call, self._engine, name, **words)
+
+    async def cut(self) -> None:
+        """See ``Backend.cut``."""
+        for cancellation in list(self._running):
+            cancellation.set()
 
     async def close(self) -> None:
         """See ``Backend.close``."""

@@ -27,6 +27,7 @@ from selfee.chain.types import (
     VerdictSource,
 )
 from selfee.engines.base import Chunk, FinishReason, SamplingParams, TokenLogprob, Usage
+from selfee.engines.scoring import ScoredSequence, ScoredToken
 from selfee.errors import EngineError, SelfeeError
 from selfee.serve.engine.jobs import ChainJob, Job, Outcome, TextJob
 
@@ -172,3 +173,23 @@ def _chunk_from_json(row: Mapping[str, Any]) -> Chunk:
             for token, text, logprob, top in told
         ),
     )
+
+
+def sequence_to_json(sequence: ScoredSequence) -> list[Any]:
+    """A scored sequence as plain JSON values."""
+    return [[_token_to_json(token) for token in sequence.tokens], _token_to_json(sequence.next), sequence.evaluated]
+
+
+def sequence_from_json(row: Sequence[Any]) -> ScoredSequence:
+    """The sequence in what ``sequence_to_json`` gave."""
+    tokens, following, evaluated = row
+    return ScoredSequence(tuple(_token_from_json(token) for token in tokens), _token_from_json(following), evaluated)
+
+
+def _token_to_json(token: ScoredToken) -> list[Any]:
+    return [token.token, token.text, token.logprob, token.is_greedy, [list(each) for each in token.top]]
+
+
+def _token_from_json(row: Sequence[Any]) -> ScoredToken:
+    token, text, logprob, is_greedy, top = row
+    return ScoredToken(token, text, logprob, is_greedy, tuple((one, said, value) for one, said, value in top))

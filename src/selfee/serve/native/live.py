@@ -42,7 +42,15 @@ class LiveChain:
     """One chain. Made with a job; ``start`` sets it going."""
 
     def __init__(
-        self, backend: Backend, job: ChainJob, place: Place, *, owner: str, grace: float, most_bytes: int
+        self,
+        backend: Backend,
+        job: ChainJob,
+        place: Place,
+        *,
+        owner: str,
+        grace: float,
+        most_bytes: int,
+        on_end: Callable[[Chain, str], None],
     ) -> None:
         self.id = "chain_" + secrets.token_hex(16)
         self.owner = owner
@@ -56,6 +64,7 @@ class LiveChain:
         self._place = place
         self._grace = grace
         self._most_bytes = most_bytes
+        self._on_end = on_end
         self._began = time.monotonic()
         self._events: deque[Sent] = deque()
         self._bytes = 0
@@ -310,6 +319,7 @@ class LiveChain:
         assert self.chain is not None, "callers have seen to it"
         self.status = "completed"
         self._publish(*tell_end(self.chain, cause))
+        self._on_end(self.chain, cause)
 
     def _fail(self, error: ApiError) -> None:
         self.status = "failed"

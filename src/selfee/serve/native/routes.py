@@ -75,6 +75,7 @@ def _begin(service: Service, owner: str, asked: NativeRequest) -> LiveChain:
         owner=owner,
         grace=limits.grace_seconds if asked.grace_seconds is None else asked.grace_seconds,
         most_bytes=limits.event_bytes,
+        on_end=lambda chain, cause: service.note_chain(model.name, chain, cause),
     )
     chain.start(wish, known)
     service.chains.add(chain)

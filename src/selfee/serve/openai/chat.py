@@ -235,7 +235,7 @@ class ChatWriter:
                 if isinstance(outcome, ChainFinished):
                     chain = outcome.chain
                     self._chains[index] = chain
-                    self._service.metrics.chain(model.name, chain, stop_cause(chain))
+                    self._service.note_chain(model.name, chain, stop_cause(chain))
                     if chain.cut is CutReason.ERROR:
                         continue  # the error itself comes next
                 yield outcome  # type: ignore[misc]

@@ -219,7 +219,9 @@ class CompletionWriter:
                     async for chunk in chunks:
                         self._texts[index].take(chunk)
                         yield index, chunk.text, list(chunk.logprobs), self._texts[index].reason
-        self._service.metrics.text(plan.model.name, [self._texts[index].usage for index in range(lane, len(plan.jobs), len(self._tickets))])
+        self._service.metrics.text(
+            plan.model.name, [self._texts[index].usage for index in range(lane, len(plan.jobs), len(self._tickets))]
+        )
 
     def _echo_lock(self) -> asyncio.Lock:
         self._lock = getattr(self, "_lock", None) or asyncio.Lock()

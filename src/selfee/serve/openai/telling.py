@@ -132,7 +132,7 @@ def usage_of(chains: list[Chain]) -> dict[str, Any]:
     prompt = sum(chain.cost.prompt_tokens for chain in chains)
     cached = sum(chain.cost.cached_tokens for chain in chains)
     completion = sum(chain.cost.tokens for chain in chains)
-    reasoning = completion - sum(_final_tokens(chain) for chain in chains)
+    reasoning = completion - sum(final_tokens(chain) for chain in chains)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
@@ -144,11 +144,15 @@ def usage_of(chains: list[Chain]) -> dict[str, Any]:
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,
         },
-        "selfee": {"enforced": sum(map(count_forced, chains)), "revisions": sum(chain.num_revisions for chain in chains)},
+        "selfee": {
+            "enforced": sum(map(count_forced, chains)),
+            "revisions": sum(chain.num_revisions for chain in chains),
+        },
     }
 
 
-def _final_tokens(chain: Chain) -> int:
+def final_tokens(chain: Chain) -> int:
+    """Tokens of the answer that is delivered."""
     if not chain.steps:
         return 0
     cost = chain.steps[0 if chain.delivered is None else chain.delivered].answer_cost

@@ -16,7 +16,17 @@ EFFORT_ROUNDS = {"none": 0, "minimal": 0, "low": 1, "medium": 1, "high": 2, "xhi
 
 _REFUSED = ("audio", "web_search_options", "moderation", "function_call")
 _IN_HISTORY = frozenset(
-    ("refusal", "audio", "annotations", "tool_calls", "function_call", "reasoning", "reasoning_content", "selfee", "name")
+    (
+        "refusal",
+        "audio",
+        "annotations",
+        "tool_calls",
+        "function_call",
+        "reasoning",
+        "reasoning_content",
+        "selfee",
+        "name",
+    )
 )
 
 
@@ -89,7 +99,6 @@ class OpenAiFields(SamplingFields):
     stream_options: StreamOptions | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     selfee: SelfeeOptions | None = None
-
 
 
 class ChatRequest(OpenAiFields):
