@@ -42,16 +42,21 @@ def make_app(config: ServerConfig, models: Sequence[Served]) -> FastAPI:
 
     app = FastAPI(title="selfee", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
-    app.add_exception_handler(ApiError, _api_error)
-    app.add_exception_handler(SelfeeError, _selfee_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _unexpected)
+    add_error_handlers(app)
     for routes in (general_routes, native_routes, chat_routes, completion_routes, response_routes):
         app.include_router(routes(service))
     describe(app)
     app.include_router(page_routes())
     app.add_middleware(Guard, config=config, metrics=service.metrics)
     return app
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Have every error told in one form."""
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(SelfeeError, _selfee_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected)
 
 
 async def _api_error(request: Request, error: Exception) -> Response:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
+from typing import Any
 
 import uvicorn
 
 from selfee.engines.scripted import Reply, Rule, ScriptedEngine
 from selfee.serve.app import make_app
-from selfee.serve.config import ServerConfig
-from selfee.serve.engine.jobs import ModelInfo
-from selfee.serve.engine.threads import ThreadBackend
+from selfee.serve.config import Defaults, ServerConfig
+from selfee.serve.service import Served
+from tests.serve.harness import backend_of
 
 FIRST = (
     "The sky is blue because it **reflects the ocean**. Water is blue, and the air above it takes on its colour, "
@@ -81,11 +81,10 @@ def free_port() -> int:
 class Site:
     """The server; ``stop`` and ``start`` it as if its machine were restarted: what it remembered is gone."""
 
-    def __init__(self, engine: object, *, config: ServerConfig | None = None, name: str = "storyteller") -> None:
-        config = config or ServerConfig()
-        self.config = replace(config, port=free_port(), defaults=replace(config.defaults, mode="single-pass"))
-        self.engine = engine
-        self._name = name
+    def __init__(self, *engines: object, config: ServerConfig | None = None) -> None:
+        self.config = replace(config or ServerConfig(), port=free_port())
+        self.engine: Any = engines[0]
+        self._engines = {getattr(engine, "name", "model"): engine for engine in engines}
         self.start()
 
     @property
@@ -93,9 +92,10 @@ class Site:
         return self.config.url
 
     def start(self) -> None:
-        info = ModelInfo(self._name, self._name, 4096, 4, "single-pass", True, True, 1_700_000_000)
-        app = make_app(self.config, ThreadBackend(self.engine, info))
-        settings = uvicorn.Config(app, port=self.config.port, log_level="error", timeout_graceful_shutdown=0)
+        defaults = Defaults(mode="single-pass")
+        models = [Served(backend_of(engine, name=name), defaults) for name, engine in self._engines.items()]
+        settings = uvicorn.Config(make_app(self.config, models), port=self.config.port, log_level="critical")
+        settings.timeout_graceful_shutdown = 0
         self._server = uvicorn.Server(settings)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
@@ -115,8 +115,3 @@ class Site:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-
-def sections_of(chain: Sequence[str]) -> int:
-    """How many sections a chain of texts has."""
-    return len(chain)

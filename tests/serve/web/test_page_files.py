@@ -9,9 +9,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from selfee.serve.app import make_app
-from selfee.serve.config import ServerConfig
-from selfee.serve.engine.jobs import ModelInfo
-from selfee.serve.engine.threads import ThreadBackend
+from selfee.serve.config import Defaults, ServerConfig
+from selfee.serve.service import Served
+from tests.serve.harness import backend_of
 from tests.serve.web.javascript import PAGE
 from tests.serve.web.site import story
 
@@ -20,8 +20,7 @@ FILES = sorted(path for path in PAGE.rglob("*") if path.is_file())
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
-    info = ModelInfo("storyteller", "storyteller", 4096, 4, "single-pass", True, True, 0)
-    app = make_app(ServerConfig(), ThreadBackend(story(), info))
+    app = make_app(ServerConfig(), [Served(backend_of(story()), Defaults())])
     with TestClient(app, base_url="http://127.0.0.1:8080") as client:
         yield client
 

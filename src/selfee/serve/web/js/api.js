@@ -28,7 +28,7 @@ async function request(path, { method = "GET", body, signal, headers = {} } = {}
       method,
       signal,
       cache: "no-store",
-      credentials: "omit",
+      credentials: "same-origin",
       headers: {
         ...(body === undefined ? {} : { "content-type": "application/json" }),
         ...(key ? { authorization: `Bearer ${key}` } : {}),
