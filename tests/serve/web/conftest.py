@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
 from tests.serve.web.site import Site, story
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -30,15 +29,17 @@ def open_page(browser: Any) -> Iterator[Any]:
     """Opens a page of its own (no history); at the end nothing may have gone wrong in it."""
     contexts, problems = [], []
 
-    def open_(url: str, *, wide: int = 1280, high: int = 860, **settings: Any) -> Any:
+    def open_(url: str, *, wide: int = 1280, high: int = 860, script: str | None = None, **settings: Any) -> Any:
         context = browser.new_context(viewport={"width": wide, "height": high}, **settings)
+        if script is not None:
+            context.add_init_script(script)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(20_000)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: problems.append(message.text) if _is_problem(message) else None)
         page.goto(url)
-        page.wait_for_function("document.querySelector('#model-1').options.length > 0")
+        page.wait_for_selector("#model-1 option", state="attached")
         return page
 
     yield open_

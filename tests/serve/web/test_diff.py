@@ -6,12 +6,13 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.serve.web.javascript import call, needs_node
 
 pytestmark = needs_node
 
-WORDS = st.sampled_from(["a", "b", "the", "sky", "is", "blue", ",", ".", " ", "  ", "\n", "\n\n", "don't", "空", "é", "🙂"])
+WORDS = st.sampled_from(
+    ["a", "b", "the", "sky", "is", "blue", ",", ".", " ", "  ", "\n", "\n\n", "don't", "空", "é", "🙂"]
+)
 TEXTS = st.lists(WORDS, max_size=24).map("".join) | st.text(max_size=30)
 PAIRS = st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=60)
 
@@ -77,6 +78,9 @@ def test_signs_and_blanks_are_no_words_to_count() -> None:
 
 
 def test_a_word_left_over_in_a_rewritten_passage_is_told_with_the_passage() -> None:
-    old, new = "Water is blue and the reflects on all of it", "Molecules scatter short waves the more strongly than long"
+    old, new = (
+        "Water is blue and the reflects on all of it",
+        "Molecules scatter short waves the more strongly than long",
+    )
     (changes,) = call("diff.js", "return it.readableChanges(a[0], a[1])", [(old, new)])
     assert [change["kind"] for change in changes] == ["removed", "added"]

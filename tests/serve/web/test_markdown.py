@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.serve.web.javascript import call, needs_node
 
 pytestmark = needs_node
@@ -55,7 +54,8 @@ def test_no_text_whatever_makes_a_link_to_anything_but_web_and_mail(texts: list[
 def test_every_word_of_a_text_is_still_there(texts: list[str]) -> None:
     for text, blocks in zip(texts, parse(*texts), strict=True):
         told = "".join(
-            str(node.get("text", "")) + str(node.get("href", "")) + str(node.get("language", "")) for node in walk(blocks)
+            str(node.get("text", "")) + str(node.get("href", "")) + str(node.get("language", ""))
+            for node in walk(blocks)
         )
         assert told.count("word") >= text.count("word")
         assert told.count("é") >= text.count("é")
@@ -120,7 +120,15 @@ def test_words_with_underscores_and_sums_are_left_alone() -> None:
 
 def test_an_unfinished_code_block_takes_the_rest_of_the_text() -> None:
     (blocks,) = parse("```\nline\n\n# no heading")
-    assert blocks == [{"type": "code", "language": "", "text": "line\n\n# no heading", "closed": False, "raw": "```\nline\n\n# no heading"}]
+    assert blocks == [
+        {
+            "type": "code",
+            "language": "",
+            "text": "line\n\n# no heading",
+            "closed": False,
+            "raw": "```\nline\n\n# no heading",
+        }
+    ]
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 from starlette.testclient import TestClient
+from tests.serve.harness import backend_of
+from tests.serve.web.javascript import PAGE
+from tests.serve.web.site import story
 
 from selfee.serve.app import make_app
 from selfee.serve.config import Defaults, ServerConfig
 from selfee.serve.service import Served
-from tests.serve.harness import backend_of
-from tests.serve.web.javascript import PAGE
-from tests.serve.web.site import story
 
 FILES = sorted(path for path in PAGE.rglob("*") if path.is_file())
 
@@ -45,7 +45,9 @@ def test_a_file_that_the_browser_has_is_not_sent_again(client: TestClient) -> No
     assert again.content == b""
 
 
-@pytest.mark.parametrize("path", ["/js/../page.py", "/js/%2e%2e/page.py", "/..%2fpage.py", "/js/", "/css", "/js/nothing.js"])
+@pytest.mark.parametrize(
+    "path", ["/js/../page.py", "/js/%2e%2e/page.py", "/..%2fpage.py", "/js/", "/css", "/js/nothing.js"]
+)
 def test_nothing_beside_the_page_can_be_named(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 404
 
@@ -62,7 +64,9 @@ def test_nothing_comes_from_elsewhere() -> None:
 
 
 def test_there_is_no_way_from_text_to_markup_or_code() -> None:
-    sinks = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|setHTML|srcdoc|DOMParser")
+    sinks = re.compile(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|setHTML|srcdoc|DOMParser"
+    )
     for path in FILES:
         assert not sinks.search(path.read_text(encoding="utf-8")), path.name
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.serve.web.javascript import call, needs_node
 
 from selfee.engines.sse import SseParser
-from tests.serve.web.javascript import call, needs_node
 
 pytestmark = needs_node
 

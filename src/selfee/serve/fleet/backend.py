@@ -155,7 +155,7 @@ class FleetBackend:
                 raise UsageError(f"model: {self._model} does not tell its tokens; expected a worker of selfee")
             try:
                 answer = await self._directory.client.post(
-                    f"{worker.address}/selfee/worker/call", json={"model": self._model, "name": name, "words": words}
+                    f"{worker.address}/fleet/call", json={"model": self._model, "name": name, "words": words}
                 )
             except httpx2.HTTPError as error:
                 lost.add(worker.address)

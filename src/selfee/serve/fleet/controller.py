@@ -25,8 +25,8 @@ from selfee.serve.fleet.registry import Registry, Worker
 from selfee.serve.fleet.settings import Patience, authorization
 from selfee.serve.guard import Guard
 from selfee.serve.http_body import read_model
-from selfee.serve.metrics import Metrics
 from selfee.serve.protocol.errors import ApiError
+from selfee.serve.service import Service
 
 Dispatch = Literal["least-busy", "lottery"]
 Name = Annotated[str, Field(min_length=1, max_length=512)]
@@ -95,13 +95,20 @@ class Controller:
         self._allowed = allowed
         self._dispatch = dispatch
         self._own = own
-        secret = config.access.keys[0] if config.access.keys else None
+
+    async def start(self) -> None:
+        """Get ready to call workers."""
+        secret = self.config.access.keys[0] if self.config.access.keys else None
         self.client = httpx2.AsyncClient(
             headers=authorization(secret),
-            timeout=httpx2.Timeout(100.0, connect=patience.connect),
+            timeout=httpx2.Timeout(100.0, connect=self.patience.connect),
             follow_redirects=False,
             trust_env=False,
         )
+
+    async def close(self) -> None:
+        """Call nobody any more."""
+        await self.client.aclose()
 
     async def register(self, told: Registration) -> None:
         """A worker comes. Raises UsageError for an address that is not allowed, ApiError if it does not answer."""
@@ -202,18 +209,22 @@ def make_controller(
     """The controller as an application; ``app.state.controller`` is its heart. ``own`` is where it is found."""
     controller = Controller(config, allowed or AllowedAddresses(), dispatch, patience or Patience(), own or config.url)
 
+    service = Service(config, (), companions=[controller])
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await service.start()
         yield
-        await controller.client.aclose()
+        await service.close()
 
     app = FastAPI(title="selfee controller", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.controller = controller
+    app.state.service = service
     add_error_handlers(app)
     _add_own_routes(app, controller)
     _add_membership(app, controller)
     _add_questions(app, controller)
-    app.add_middleware(Guard, config=config, metrics=Metrics())
+    app.add_middleware(Guard, config=config, metrics=service.metrics)
     return app
 
 
@@ -222,7 +233,7 @@ def _add_own_routes(app: FastAPI, controller: Controller) -> None:
     async def health() -> Response:
         return JSONResponse({"status": "ok"})
 
-    @app.get("/selfee/workers")
+    @app.get("/fleet/workers")
     async def workers() -> Response:
         rows = [
             {
@@ -238,13 +249,13 @@ def _add_own_routes(app: FastAPI, controller: Controller) -> None:
         ]
         return JSONResponse({"workers": rows})
 
-    @app.post("/selfee/report")
+    @app.post("/fleet/report")
     async def report(request: Request) -> Response:
         """Somebody lost a worker: look after it."""
         told = await controller.read(request, Named)
         return JSONResponse({"exist": await controller.check(told.worker)})
 
-    @app.post("/selfee/leave")
+    @app.post("/fleet/leave")
     async def leave(request: Request) -> Response:
         """A worker says goodbye."""
         controller.registry.remove((await controller.read(request, Named)).worker)
@@ -271,9 +282,7 @@ def _add_membership(app: FastAPI, controller: Controller) -> None:
 def _add_questions(app: FastAPI, controller: Controller) -> None:
     def names(multimodal: bool | None = None) -> Response:
         rows = controller.registry.workers
-        found = {
-            model for worker in rows if multimodal in (None, worker.multimodal) for model in worker.models
-        }
+        found = {model for worker in rows if multimodal in (None, worker.multimodal) for model in worker.models}
         return JSONResponse({"models": sorted(found)})
 
     @app.post("/list_models")
@@ -310,9 +319,7 @@ def _add_questions(app: FastAPI, controller: Controller) -> None:
         body = await controller.read(request, _Anything)
         pace = Pace(controller.config.limits.heartbeat_seconds, controller.config.limits.send_seconds)
         headers = {"content-type": "application/octet-stream"}
-        return EventStream(
-            controller.proxied(body.model_dump()), pace, heartbeat=fastchat.END, headers=headers
-        )
+        return EventStream(controller.proxied(body.model_dump()), pace, heartbeat=fastchat.END, headers=headers)
 
     @app.get("/test_connection")
     async def test_connection() -> Response:

@@ -66,10 +66,12 @@ class Directory:
         """Ask once. Raises EngineError."""
         where = f"controller {self.controller}"
         try:
-            answer = await self.client.get(f"{self.controller}/selfee/workers", timeout=self.patience.status)
+            answer = await self.client.get(f"{self.controller}/fleet/workers", timeout=self.patience.status)
         except httpx2.HTTPError as error:
             self.is_reachable = False
-            raise EngineError(f"{where}: no answer ({type(error).__name__}); is it running there?", retryable=True) from error
+            raise EngineError(
+                f"{where}: no answer ({type(error).__name__}); is it running there?", retryable=True
+            ) from error
         if answer.status_code == 401:
             raise UsageError(f"{where}: does not know this secret; expected the one it was started with")
         if answer.status_code != 200:
@@ -103,7 +105,7 @@ class Directory:
         self._shunned[worker.address] = time.monotonic() + self.patience.shunned
         with contextlib.suppress(httpx2.HTTPError):
             await self.client.post(
-                f"{self.controller}/selfee/report", json={"worker": worker.address}, timeout=self.patience.status
+                f"{self.controller}/fleet/report", json={"worker": worker.address}, timeout=self.patience.status
             )
 
     async def _follow(self) -> None:

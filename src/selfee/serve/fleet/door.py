@@ -136,7 +136,9 @@ def _add_facts(router: APIRouter, service: Service) -> None:
     @router.post("/model_details")
     async def model_details(request: Request) -> Response:
         asked = await service.read(request, Model)
-        return JSONResponse({"context_length": _model(service, asked.model).backend.info.context_length or _MOST_TOKENS})
+        return JSONResponse(
+            {"context_length": _model(service, asked.model).backend.info.context_length or _MOST_TOKENS}
+        )
 
     @router.post("/worker_get_conv_template")
     async def conversation_template() -> Response:
@@ -243,7 +245,9 @@ class _Growing:
             self.text = self.text[: self.before] + event.feedback
         elif isinstance(event, ChainFinished):
             self.final = event.chain.final
-            self.finish = "length" if event.chain.cut in (CutReason.LENGTH, CutReason.CONTEXT, CutReason.SPENT) else "stop"
+            self.finish = (
+                "length" if event.chain.cut in (CutReason.LENGTH, CutReason.CONTEXT, CutReason.SPENT) else "stop"
+            )
             self._count(event.chain.cost.prompt_tokens, event.chain.cost.tokens)
 
     def _count(self, prompt: int, completion: int) -> None:

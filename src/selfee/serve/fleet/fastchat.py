@@ -88,7 +88,9 @@ class FastChatEngine:
         """See ``Engine.stream``."""
         filter_, told, usage, reason = StopFilter(request.stop), "", None, FinishReason.END
         try:
-            with self._client.stream("POST", f"{self._address}/worker_generate_stream", json=self._body(request)) as answer:
+            with self._client.stream(
+                "POST", f"{self._address}/worker_generate_stream", json=self._body(request)
+            ) as answer:
                 if answer.status_code != 200:
                     raise EngineError(f"{self.name}: answers with status {answer.status_code}", retryable=True)
                 for row in read_lines(answer.iter_bytes()):

@@ -50,7 +50,9 @@ async def _find_models(directory: Directory) -> list[str]:
     finally:
         await directory.close()
     if not names:
-        raise EngineError(f"controller {directory.controller}: has no workers; expected one; start one with --role worker")
+        raise EngineError(
+            f"controller {directory.controller}: has no workers; expected one; start one with --role worker"
+        )
     return names
 
 

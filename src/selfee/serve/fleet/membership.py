@@ -46,7 +46,7 @@ class Membership:
             await self._task
         with contextlib.suppress(httpx2.HTTPError):
             async with self._client() as client:
-                await client.post("/selfee/leave", json={"worker": self._identity.address})
+                await client.post("/fleet/leave", json={"worker": self._identity.address})
 
     def _client(self) -> httpx2.AsyncClient:
         return httpx2.AsyncClient(

@@ -8,7 +8,17 @@ from dataclasses import dataclass, replace
 
 from selfee.chain.parser import add_section
 from selfee.chain.run import Mode
-from selfee.chain.types import ChainFinished, Event, Overruled, Section, SectionEnd, Step, TextDelta, Verdict
+from selfee.chain.types import (
+    ChainFinished,
+    Event,
+    Overruled,
+    Section,
+    SectionEnd,
+    SectionStart,
+    Step,
+    TextDelta,
+    Verdict,
+)
 from selfee.engines.base import Chunk
 from selfee.errors import EngineError
 from selfee.serve.engine.jobs import ChainJob, Job, Outcome
@@ -138,20 +148,21 @@ class Replay:
         job = self._original
         if not isinstance(job, ChainJob) or job.allowance.is_limited or not self._is_resumable(job):
             return job, 0
-        steps, at = list(job.start), 0
+        steps, kept, at = list(job.start), job.start, 0
         overruled: Overruled | None = None
         for index, entry in enumerate(self._told):
-            if isinstance(entry, Overruled):
+            if isinstance(entry, SectionStart):  # only now is it certain that the chain went on after what was finished
+                kept, at = tuple(steps), index - (overruled is not None)
+                if overruled is not None:  # whoever goes on from here says so again; later steps were made after it
+                    steps[-1] = overruled_step(steps[-1], overruled)
+                    overruled = None
+            elif isinstance(entry, Overruled):
                 overruled = entry
             elif isinstance(entry, SectionEnd):
                 if not entry.finished or (entry.section is Section.FEEDBACK and entry.verdict is None):
                     break
-                if overruled is not None:  # the revision was made after this feedback; before it, it will come anew
-                    steps[-1] = overruled_step(steps[-1], overruled)
-                    overruled = None
                 add_section(steps, entry)
-                at = index + 1
-        return replace(job, start=tuple(steps)), at
+        return replace(job, start=kept), at
 
     def _is_resumable(self, job: ChainJob) -> bool:
         mode = self._mode if job.mode == "auto" else job.mode

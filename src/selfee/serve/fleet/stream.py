@@ -40,7 +40,9 @@ class RemoteJob:
         """What comes. Raises WorkerLostError where the worker is lost, else what the engine raised."""
         where = f"worker {self._worker.address}"
         try:
-            async with self._client.stream("POST", f"{self._worker.address}/selfee/worker/run", json=self._body) as answer:
+            async with self._client.stream(
+                "POST", f"{self._worker.address}/fleet/run", json=self._body
+            ) as answer:
                 if answer.status_code != 200:
                     raise _refused(where, answer.status_code, await answer.aread())
                 async for row in _rows(answer.aiter_bytes(), where):
@@ -50,13 +52,15 @@ class RemoteJob:
                         raise error_from_json(row["error"])
                     yield outcome_from_json(row)
         except httpx2.HTTPError as error:
-            raise WorkerLostError(f"{where}: lost ({type(error).__name__}); another one takes over if there is one") from error
+            raise WorkerLostError(
+                f"{where}: lost ({type(error).__name__}); another one takes over if there is one"
+            ) from error
         raise WorkerLostError(f"{where}: its stream ended before the job did; another one takes over if there is one")
 
     async def cancel(self) -> None:
         """Have it end soon; a worker that is lost has ended already."""
         try:
-            await self._client.post(f"{self._worker.address}/selfee/worker/cancel", json={"id": self._body["id"]})
+            await self._client.post(f"{self._worker.address}/fleet/cancel", json={"id": self._body["id"]})
         except httpx2.HTTPError:
             return
 

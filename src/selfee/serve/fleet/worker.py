@@ -78,7 +78,7 @@ def worker_routes(service: Service, jobs: RunningJobs) -> APIRouter:
     """Routes over a service, for servers of the same fleet."""
     router = APIRouter(include_in_schema=False)
 
-    @router.post("/selfee/worker/run")
+    @router.post("/fleet/run")
     async def run(request: Request) -> Response:
         asked = await service.read(request, RunRequest)
         model = find_model(service, asked.model)
@@ -96,12 +96,12 @@ def worker_routes(service: Service, jobs: RunningJobs) -> APIRouter:
 
         return EventStream(_rows(model, job, cancellation, ticket), _pace(service), on_close=close)
 
-    @router.post("/selfee/worker/cancel")
+    @router.post("/fleet/cancel")
     async def cancel(request: Request) -> Response:
         asked = await service.read(request, CancelRequest)
         return JSONResponse({"cancelled": jobs.cancel(asked.id)})
 
-    @router.post("/selfee/worker/call")
+    @router.post("/fleet/call")
     async def call(request: Request) -> Response:
         asked = await service.read(request, CallRequest)
         backend = find_model(service, asked.model).backend

@@ -172,7 +172,12 @@ export class Conversation {
     const item = h(
       "li",
       { class: "turn" },
-      h("h2", { class: "question", dir: "auto" }, h("span", { class: "visually-hidden", text: "You asked: " }), turn.question),
+      h(
+        "h2",
+        { class: "question" },
+        h("span", { class: "visually-hidden", text: "You asked: " }),
+        h("span", { dir: "auto", text: turn.question }),
+      ),
       columns,
     );
     if (views.length > 1) item.append(this.#preference(turn));

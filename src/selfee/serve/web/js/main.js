@@ -133,6 +133,8 @@ function drawState() {
   const live = conversation.isLive;
   document.body.classList.toggle("empty", conversation.data.turns.length === 0);
   $("welcome").hidden = conversation.data.turns.length > 0;
+  $("title").hidden = conversation.data.turns.length === 0;
+  $("title").textContent = conversation.data.title;
   $("send").hidden = live;
   $("stop").hidden = !live;
   $("export").disabled = conversation.data.turns.length === 0;

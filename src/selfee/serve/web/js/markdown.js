@@ -49,7 +49,7 @@ function readCode(lines, at) {
     next++;
   }
   const closed = next < lines.length;
-  return [{ type: "code", language: info.trim().split(/\s/)[0], text: code.join("\n"), closed }, closed ? next + 1 : next];
+  return [{ type: "code", language: info.trim(), text: code.join("\n"), closed }, closed ? next + 1 : next];
 }
 
 function readHeading(lines, at) {
