@@ -24,8 +24,8 @@ NEEDS_MODEL = ("lm_eval",)
 
 TARGET = (
     "The sky reflects the ocean.\n\n### Feedback 1:\nReflection is not the cause. Revision is needed.\n\n"
-    "### Revision 1:\nThe air scatters blue light more than red.\n\n### Feedback 2:\nCorrect and clear. Revision is not "
-    "needed."
+    "### Revision 1:\nThe air scatters blue light more than red.\n\n"
+    "### Feedback 2:\nCorrect and clear. Revision is not needed."
 )
 
 
@@ -66,7 +66,16 @@ def prepare(name: str) -> list[str]:
     note = home / "installed.txt"
     if not note.exists() or note.read_text(encoding="utf-8") != pins:
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
-        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", "requirements.txt"]
+        command = [
+            str(python),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "-r",
+            "requirements.txt",
+        ]
         subprocess.run(command, cwd=folder, check=True)
         note.write_text(pins, encoding="utf-8")
     return [str(python), "check.py"]
@@ -74,7 +83,9 @@ def prepare(name: str) -> list[str]:
 
 def environment(name: str) -> dict[str, str]:
     """Nothing of this machine's settings for models and keys, and a home that may be written to."""
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("OPENAI_", "SELFEE_", "HF_", "LLM_"))}
+    clean = {
+        key: value for key, value in os.environ.items() if not key.startswith(("OPENAI_", "SELFEE_", "HF_", "LLM_"))
+    }
     home = BUILD / "homes" / name
     home.mkdir(parents=True, exist_ok=True)
     return clean | {"OPENAI_API_KEY": "none", "HF_HUB_OFFLINE": "1", "LLM_USER_PATH": str(home), "NO_COLOR": "1"}

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.tiny import make_tiny
 
 from selfee.chain.run import stream_chain
 from selfee.chain.types import CutReason
@@ -25,7 +26,6 @@ from selfee.engines.local import LocalEngine
 from selfee.engines.runtime import load_runtime
 from selfee.engines.scripted import Reply, Rule, ScriptedEngine
 from selfee.errors import UsageError
-from tests.tiny import make_tiny
 
 NO_END = SamplingParams(temperature=0.0, logit_bias={0: -100.0, 1: -100.0, 2: -100.0})
 

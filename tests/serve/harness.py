@@ -32,9 +32,7 @@ FIRST = "The sky reflects the ocean."
 CRITICAL = "Reflection is not the cause. Revision is needed."
 SECOND = "The air scatters blue light more than red."
 CONTENT = "Correct and clear. Revision is not needed."
-TARGET = (
-    f"{FIRST}\n\n### Feedback 1:\n{CRITICAL}\n\n### Revision 1:\n{SECOND}\n\n### Feedback 2:\n{CONTENT}"
-)
+TARGET = f"{FIRST}\n\n### Feedback 1:\n{CRITICAL}\n\n### Revision 1:\n{SECOND}\n\n### Feedback 2:\n{CONTENT}"
 LIMITS = Limits(heartbeat_seconds=0.2, grace_seconds=0.3, drain_seconds=2)
 
 
@@ -48,7 +46,8 @@ def scripted(*replies: Reply | str, delay: float = 0.0, text: str = TARGET) -> S
 def backend_of(engine: Any, *, name: str = "script", parallel: int = 4, mode: Any = "single-pass") -> ThreadBackend:
     """A backend over an engine."""
     length = getattr(engine, "context_length", None)
-    return ThreadBackend(engine, ModelInfo(name, engine.name, length, parallel, mode, True, 1_700_000_000))
+    end = getattr(engine, "end_text", None)
+    return ThreadBackend(engine, ModelInfo(name, engine.name, length, parallel, mode, True, 1_700_000_000, end))
 
 
 @dataclass

@@ -16,6 +16,10 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.cli.story import Shell
+from tests.serve.harness import QUESTION, SECOND, TARGET, Running, ok, refused, scripted, serving
+from tests.serve.processes import backend_of, send_signal, served_process, wait_for
+from tests.tiny import make_tiny
 
 from selfee.chain.types import Chain, ChainEnd, Instruction, Step
 from selfee.engines.scripted import Reply
@@ -25,13 +29,14 @@ from selfee.serve.config import Limits
 from selfee.serve.engine.wire import error_from_json, error_to_json
 from selfee.serve.protocol.errors import BackendLostError
 from selfee.serve.running import bind
-from tests.cli.story import Shell
-from tests.serve.harness import QUESTION, SECOND, TARGET, Running, ok, refused, scripted, serving
-from tests.serve.processes import backend_of, send_signal, served_process, wait_for
-from tests.tiny import make_tiny
 
 CHAT = "/v1/chat/completions"
-LONG: dict[str, Any] = {"prompt": "the sky is", "max_tokens": 4000, "temperature": 0, "logit_bias": {"0": -100, "2": -100}}
+LONG: dict[str, Any] = {
+    "prompt": "the sky is",
+    "max_tokens": 4000,
+    "temperature": 0,
+    "logit_bias": {"0": -100, "2": -100},
+}
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +90,7 @@ def test_f1_a_killed_process_is_told_at_once_and_started_anew(process_server: Ru
     wait_for(lambda: usable(server))
     assert backend_of(served).deaths == deaths + 1
     assert ok(server.post("/v1/completions", LONG | {"max_tokens": 4}))
-    assert f"selfee_process_deaths{{model=\"tiny\"}} {deaths + 1}.0" in server.client.get("/metrics").text
+    assert f'selfee_process_deaths{{model="tiny"}} {deaths + 1}.0' in server.client.get("/metrics").text
 
 
 def test_f1_while_there_is_no_process_clients_are_told_to_come_again(process_server: Running) -> None:
@@ -290,9 +295,8 @@ def test_f9_a_model_that_does_not_fit_is_refused_before_it_is_loaded(tiny_path: 
 
 
 def test_f10_an_address_that_cannot_be_listened_on() -> None:
-    with bind("127.0.0.1", 0) as taken:
-        with pytest.raises(ResourceError, match="--port"):
-            bind("127.0.0.1", taken.getsockname()[1])
+    with bind("127.0.0.1", 0) as taken, pytest.raises(ResourceError, match="--port"):
+        bind("127.0.0.1", taken.getsockname()[1])
     with pytest.raises(SelfeeError):
         bind("192.0.2.1", 0)
     with pytest.raises(SelfeeError):

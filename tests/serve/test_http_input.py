@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import socket
 import time
@@ -10,7 +11,6 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
-
 from tests.serve.harness import QUESTION, SECOND, Running, ok, refused, scripted, serving
 
 CHAT = "/v1/chat/completions"
@@ -163,7 +163,7 @@ def test_i5_more_than_the_context_holds_is_told_with_counts(tiny_server: Running
     told = refused(
         tiny_server.post("/v1/completions", {"prompt": "the sky " * 2000}), 400, code="context_length_exceeded"
     )
-    assert "512" in told
+    assert "2048" in told
     assert ok(tiny_server.post("/v1/completions", {"prompt": "the sky", "max_tokens": 100_000}))
 
 
@@ -239,10 +239,8 @@ def test_i8_compressed_bodies_are_refused_before_they_are_read(server: Running) 
 def raw(server: Running, data: bytes, *, wait: float = 5.0) -> bytes:
     """What comes back for these bytes, until the server hangs up or nothing comes any more."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=wait) as connection:
-        try:
+        with contextlib.suppress(OSError):  # it may hang up in the middle
             connection.sendall(data)
-        except OSError:
-            pass  # it hung up in the middle
         found = b""
         try:
             while piece := connection.recv(65536):
@@ -303,11 +301,11 @@ def test_i10_what_looks_like_markup_is_text(text: str) -> None:
         assert len(row["choices"][0]["message"]["selfee"]["chain"]) == 4
         assert text in server.engine.requests[0].prompt
         assert not server.engine.requests[0].parse_special
-    answer = f"{text}!"
+    answer = f"So: {text}!"
     with serving(scripted(f"{answer}\n\n### Feedback 1:\nFine. Revision is not needed.")) as server:
         chunks = server.chunks(selfee={"mode": "off"})
         content = "".join(choice["delta"].get("content") or "" for each in chunks for choice in each["choices"])
-    assert content.startswith(text[:3])
+    assert content.startswith("So: ")
 
 
 def test_i10_answers_with_lines_of_the_stream_do_not_break_it() -> None:
@@ -317,7 +315,9 @@ def test_i10_answers_with_lines_of_the_stream_do_not_break_it() -> None:
     assert "".join(c["delta"].get("content") or "" for each in chunks for c in each["choices"]) == answer
 
 
-@pytest.mark.parametrize("name", ["nobody", "script:rev100", "script:rev-1", "script:x", "script:", "scripts", "script:rev"])
+@pytest.mark.parametrize(
+    "name", ["nobody", "script:rev100", "script:rev-1", "script:x", "script:", "scripts", "script:rev"]
+)
 def test_i11_an_unknown_model_is_404(server: Running, name: str) -> None:
     for path, body in ((CHAT, {"messages": [QUESTION]}), ("/v1/completions", {"prompt": "x"})):
         told = refused(server.post(path, body | {"model": name}), 404, "model", "model_not_found")

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from tests.serve.harness import backend_of
+from tests.serve.processes import served_process
+from tests.tiny import make_tiny
 
 from selfee.chain.allowance import Allowance
 from selfee.chain.budgets import Budgets
@@ -50,9 +53,6 @@ from selfee.serve.engine.wire import (
     sequence_from_json,
     sequence_to_json,
 )
-from tests.serve.harness import backend_of
-from tests.serve.processes import served_process
-from tests.tiny import make_tiny
 
 T = TypeVar("T")
 PARAMS = SamplingParams(temperature=0.5, seed=3, logit_bias={5: -math.inf, 7: 1.5}, samplers=("top_k", "temperature"))
@@ -62,7 +62,15 @@ JOBS = (
     TextJob("", SamplingParams(), 5, (), None, (1, 2, 3)),
     ChainJob(Instruction("q", "i", (Exchange("a", "b"),), "s"), RevisionPolicy(1, None), PARAMS),
     ChainJob(
-        Instruction("q"), RevisionPolicy(), PARAMS, Budgets(1, 2, 3), Allowance(5, 2.5), "turns", "small", ("x",), (STEP,)
+        Instruction("q"),
+        RevisionPolicy(),
+        PARAMS,
+        Budgets(1, 2, 3),
+        Allowance(5, 2.5),
+        "turns",
+        "small",
+        ("x",),
+        (STEP,),
     ),
 )
 OUTCOMES: tuple[Outcome, ...] = (

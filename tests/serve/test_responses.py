@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from openai.types.responses import Response, ResponseStreamEvent
-
-from selfee.engines.scripted import Reply
 from tests.serve.harness import CONTENT, FIRST, SECOND, TARGET, Running, data_rows, ok, refused, scripted, serving
 from tests.serve.schema import valid
+
+from selfee.engines.scripted import Reply
 
 PATH = "/v1/responses"
 
@@ -81,7 +81,12 @@ def test_a_conversation_with_instructions_and_earlier_reasoning() -> None:
     with serving() as server:
         items = [
             {"role": "user", "content": "One?"},
-            {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "SECRET"}]},
+            {
+                "type": "reasoning",
+                "id": "rs_1",
+                "summary": [],
+                "content": [{"type": "reasoning_text", "text": "SECRET"}],
+            },
             {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "First."}]},
             {"role": "user", "content": [{"type": "input_text", "text": "Two?"}]},
         ]
@@ -134,7 +139,7 @@ def test_a_failure_in_the_middle_is_an_event() -> None:
         events = events_of(server)
     valid(ResponseStreamEvent, events[-1])
     assert events[-1]["type"] == "response.failed"
-    assert events[-1]["response"]["error"]["message"] == "the engine broke"
+    assert events[-1]["response"]["error"]["message"] == "script: the engine broke"
 
 
 def test_an_overruled_feedback_says_so() -> None:

@@ -6,10 +6,6 @@ import threading
 from typing import Any
 
 import pytest
-
-from selfee.chain.policy import RevisionPolicy
-from selfee.engines.base import FinishReason
-from selfee.engines.scripted import Reply
 from tests.serve.harness import (
     CONTENT,
     CRITICAL,
@@ -22,6 +18,10 @@ from tests.serve.harness import (
     scripted,
     serving,
 )
+
+from selfee.chain.policy import RevisionPolicy
+from selfee.engines.base import FinishReason
+from selfee.engines.scripted import Reply
 
 
 def chain_of(server: Running, **fields: Any) -> dict[str, Any]:
@@ -136,7 +136,9 @@ def test_r11_the_same_seed_gives_the_same_chain_alone_and_in_company(tiny_server
 
     alone = made(11)
     together: dict[int, str] = {}
-    threads = [threading.Thread(target=lambda seed=seed: together.update({seed: made(seed)})) for seed in (9, 10, 11, 12)]
+    threads = [
+        threading.Thread(target=lambda seed=seed: together.update({seed: made(seed)})) for seed in (9, 10, 11, 12)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -8,11 +8,11 @@ import logging
 from pathlib import Path
 
 import pytest
+from tests.serve.harness import QUESTION, Running, ok, refused, serving
 
 from selfee.errors import UsageError
 from selfee.serve.config import Access, ServerConfig
 from selfee.serve.logs import log_to
-from tests.serve.harness import QUESTION, Running, ok, refused, serving
 
 KEY, OTHER = "sk-test-0123456789", "sk-test-9876543210"
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "selfee" / "serve"
@@ -25,7 +25,8 @@ def test_s1_names_of_this_machine_are_let_in(server: Running, host: str) -> None
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "localhost.evil.com", "192.168.1.7", "127.0.0.1.evil.com", "127.0.0.1@evil", "", "a b", "[::"]
+    "host",
+    ["evil.example", "localhost.evil.com", "192.168.1.7", "127.0.0.1.evil.com", "127.0.0.1@evil", "", "a b", "[::"],
 )
 def test_s1_other_names_are_refused(server: Running, host: str) -> None:
     for path in ("/health", "/v1/models", "/", "/metrics"):
@@ -133,7 +134,14 @@ def test_s2_a_server_that_others_can_reach_wants_a_key() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/../pyproject.toml", "/..%2f..%2fetc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/%00", "/\uff0e\uff0e/x"],
+    [
+        "/../pyproject.toml",
+        "/..%2f..%2fetc/passwd",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "//etc/passwd",
+        "/%00",
+        "/\uff0e\uff0e/x",
+    ],
 )
 def test_s4_no_path_leads_out_of_the_page(server: Running, path: str) -> None:
     response = server.client.get(path)

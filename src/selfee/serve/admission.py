@@ -1,4 +1,4 @@
-"""Who computes now, who waits, and who is told to come again: as many jobs at a time as go through the model together."""
+"""Who computes now, who waits, who is told to come again: so many jobs at a time as go through the model together."""
 
 from __future__ import annotations
 
@@ -88,10 +88,9 @@ class Admission:
             del self._of_key[ticket.key]
         if seconds is not None:
             self._seconds += _SMOOTHING * (seconds - self._seconds)
-        if not ticket.turn.done() or ticket.turn.cancelled():
-            if ticket in self._waiting:
-                self._waiting.remove(ticket)
-                return
+        if ticket in self._waiting:
+            self._waiting.remove(ticket)
+            return
         while self._waiting:
             following = self._waiting.popleft()
             if not following.turn.done():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -14,7 +15,7 @@ from selfee import __version__
 from selfee.errors import SelfeeError
 from selfee.serve.config import ServerConfig
 from selfee.serve.general import error_response, general_routes
-from selfee.serve.guard import Guard
+from selfee.serve.guard import LOG, Guard
 from selfee.serve.native.routes import native_routes
 from selfee.serve.openai.chat import chat_routes
 from selfee.serve.openai.completions import completion_routes
@@ -78,6 +79,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
+    """A defect of ours: where it is goes to the log, but not what it says, which may hold somebody's words."""
+    place = traceback.extract_tb(error.__traceback__)[-1] if error.__traceback__ else None
+    where = f"{place.filename}:{place.lineno}" if place else "?"
+    LOG.error("defect", extra={"facts": {"kind": type(error).__name__, "where": where}})
     return error_response(
         ApiError(500, "server: an unexpected error; please report it", "server_error", code="internal_error")
     )

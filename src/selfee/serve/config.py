@@ -12,14 +12,16 @@ from selfee.chain.run import Mode
 from selfee.engines.base import SamplingParams
 from selfee.errors import UsageError
 
+_POLICY, _PARAMS, _BUDGETS = RevisionPolicy(), SamplingParams(), Budgets()
+
 
 @dataclass(frozen=True)
 class Defaults:
     """What holds where a request does not say otherwise."""
 
-    policy: RevisionPolicy = RevisionPolicy()
-    params: SamplingParams = SamplingParams()
-    budgets: Budgets = Budgets()
+    policy: RevisionPolicy = _POLICY
+    params: SamplingParams = _PARAMS
+    budgets: Budgets = _BUDGETS
     mode: Mode = "auto"
     prompts: str | None = None
 

@@ -1,4 +1,4 @@
-"""Stands before the application: who may ask, from where, in what form; gives every request an id, a log line, a count."""
+"""Stands before the application: who may ask, and from where; every request gets an id, a log line and a count."""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ from uvicorn.server import ServerState
 from selfee.serve.protocol.errors import ApiError
 
 
-
 class GuardedProtocol(H11Protocol):
     """Uvicorn's, with a limit of time for headers and errors in the form of the others."""
 

@@ -1,4 +1,4 @@
-"""From what a person calls a model to one that can be served: on this machine in a process of its own, else in threads."""
+"""From what a person calls a model to one that is served: a file in a process of its own, others in threads."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ class Service:
         return str(request.scope.get("selfee.owner") or (request.client.host if request.client else ""))
 
     async def read(self, request: Request, kind: type[M]) -> M:
-        """The request's body as this model; fields that nobody knows are told, or refused where the server is strict."""
+        """The request's body as this model; fields that nobody knows are told, or refused by a strict server."""
         limits = self.config.limits
         body = await read_model(request, kind, limits.body, limits.body_seconds)
         if isinstance(body, Fields):

@@ -7,9 +7,21 @@ from pathlib import Path
 
 url = sys.argv[1]
 out = Path(sys.argv[0]).resolve().parents[3] / "build" / "clients" / "homes" / "lm_eval" / "results"
-arguments = f"model=selfee,base_url={url}/v1/completions,tokenizer_backend=remote,tokenized_requests=True,num_concurrent=2"
+arguments = (
+    f"model=selfee,base_url={url}/v1/completions,tokenizer_backend=remote,tokenized_requests=True,num_concurrent=2"
+)
 command = [sys.executable, "-m", "lm_eval", "run", "--model", "local-completions", "--model_args", arguments]
-command += ["--include_path", ".", "--tasks", "selfee_tiny", "--batch_size", "3", "--output_path", str(out), "--log_samples"]
+command += [
+    "--include_path",
+    ".",
+    "--tasks",
+    "selfee_tiny",
+    "--batch_size",
+    "3",
+    "--output_path",
+    str(out),
+    "--log_samples",
+]
 done = subprocess.run(command, capture_output=True, text=True, timeout=1500, check=False)
 assert done.returncode == 0, done.stderr[-3000:]
 print("\n".join(line for line in done.stdout.splitlines() if line.startswith("|")))

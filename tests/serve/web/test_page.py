@@ -36,7 +36,7 @@ def titles(page: Any, within: str = "") -> list[str]:
 
 def plain(text: str) -> str:
     """A text without the marks of Markdown and line breaks, as a page shows it."""
-    return re.sub(r"\s+", " ", re.sub(r"[*_]|\n\d+\. ", " ", text)).strip()
+    return re.sub(r"\s+", " ", re.sub(r"[*_]", "", re.sub(r"\n\d+\. ", " ", text))).strip()
 
 
 def body(page: Any, title: str) -> str:

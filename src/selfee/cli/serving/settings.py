@@ -73,7 +73,7 @@ class Logging:
 
 
 def read_keys(path: str | None, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The server's keys: from the file, one a line, else from SELFEE_SERVER_KEYS. Raises UsageError if there is none."""
+    """The server's keys: from the file, one a line, else from SELFEE_SERVER_KEYS. Raises UsageError if it has none."""
     if path is None:
         return tuple(key.strip() for key in environ.get("SELFEE_SERVER_KEYS", "").split(",") if key.strip())
     try:

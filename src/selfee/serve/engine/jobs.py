@@ -11,6 +11,8 @@ from selfee.chain.run import Mode
 from selfee.chain.types import Event, Instruction, Step
 from selfee.engines.base import Chunk, SamplingParams
 
+_BUDGETS, _ALLOWANCE = Budgets(), Allowance()
+
 
 @dataclass(frozen=True)
 class ChainJob:
@@ -19,8 +21,8 @@ class ChainJob:
     instruction: Instruction
     policy: RevisionPolicy
     params: SamplingParams
-    budgets: Budgets = Budgets()
-    allowance: Allowance = Allowance()
+    budgets: Budgets = _BUDGETS
+    allowance: Allowance = _ALLOWANCE
     mode: Mode = "auto"
     prompts: str | None = None
     stop: tuple[str, ...] = ()

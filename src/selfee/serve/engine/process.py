@@ -175,8 +175,9 @@ class ProcessBackend:
             line = b""
         if not line:
             writer.close()
+            spec, how = self._options.get("spec"), await self._ending()
             raise BackendLostError(
-                f"{self._options.get('spec')}: loading it ended the process ({await self._ending()}); expected a sound file and enough memory"
+                f"{spec}: loading it ended the process ({how}); expected a sound file and enough memory"
             )
         message = json.loads(line)
         if "failed" in message:

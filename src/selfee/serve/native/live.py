@@ -25,6 +25,9 @@ from selfee.serve.native.telling import Teller, stop_cause, tell_end
 from selfee.serve.protocol.errors import ApiError, from_selfee
 from selfee.serve.protocol.native import ControlRequest
 
+_TIME_TO_COME = 10.0
+"""Seconds in which a chain that was just set going must be listened to."""
+
 Place = Callable[[], Ticket]
 """Takes a place to compute, or one in line. Raises ApiError where there is none."""
 
@@ -150,9 +153,15 @@ class LiveChain:
             self._task.cancel()
 
     async def wait(self) -> None:
-        """Until it has ended."""
-        while self._task is not None and not self._task.done():
-            await asyncio.wait([self._task])
+        """Until it has ended; as who listens."""
+        self._listeners += 1
+        self._stay()
+        try:
+            while self._task is not None and not self._task.done():
+                await asyncio.wait([self._task])
+        finally:
+            self._listeners -= 1
+            self._leave()
 
     async def listen(self, after: int = 0) -> AsyncIterator[Sent]:
         """Events after that number, then those to come, until the chain has ended; None = nothing for now.
@@ -195,14 +204,16 @@ class LiveChain:
             self._leaving.cancel()
             self._leaving = None
 
-    def _leave(self) -> None:
+    def _leave(self, at_least: float = 0.0) -> None:
+        """Stop it in a while, unless somebody listens."""
         if self._listeners or not self.is_running:
             return
         self._stay()
-        if self._grace <= 0:
+        seconds = max(self._grace, at_least)
+        if seconds <= 0:
             self.stop()
         else:
-            self._leaving = asyncio.get_running_loop().call_later(self._grace, self.stop)
+            self._leaving = asyncio.get_running_loop().call_later(seconds, self.stop)
 
     def _publish(self, name: str, told: dict[str, Any]) -> None:
         self.seq += 1
@@ -256,7 +267,7 @@ class LiveChain:
             self._publish("chain.queued", {"position": position})
         self._task = asyncio.get_running_loop().create_task(self._run(job, ticket))
         self._task.add_done_callback(lambda task: self._note_end(task, ticket))
-        self._leave()
+        self._leave(_TIME_TO_COME)
 
     def _note_end(self, task: asyncio.Task[None], ticket: Ticket) -> None:
         ticket.release()  # also where it was cancelled before it began

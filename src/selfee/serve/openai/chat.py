@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -25,7 +24,7 @@ from selfee.serve.asking import Suffix, View, fresh_seed, instruction_of, params
 from selfee.serve.engine.jobs import ChainJob
 from selfee.serve.event_stream import DONE, EventStream, data_event, unless_gone
 from selfee.serve.native.telling import stop_cause
-from selfee.serve.openai.merging import merged
+from selfee.serve.openai.merging import merged, once_written, together
 from selfee.serve.openai.telling import (
     AnswerText,
     RawText,
@@ -154,9 +153,7 @@ class ChatWriter:
 
     async def whole(self) -> dict[str, Any]:
         """The answer as one object. Raises ApiError, SelfeeError."""
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._choice(index)) for index in range(len(self._plan.jobs))]
-        choices = [task.result() for task in tasks]
+        choices = await together([self._choice(index) for index in range(len(self._plan.jobs))])
         usage = usage_of([self._chains[index] for index in sorted(self._chains)])
         return self._head | {"choices": choices, "usage": usage}
 
@@ -226,7 +223,8 @@ class ChatWriter:
         model = self._plan.model
         async with (
             self._tickets[index],
-            aclosing(model.backend.run(self._plan.jobs[index], Cancellation())) as outcomes,
+            aclosing(model.backend.run(self._plan.jobs[index], Cancellation())) as stream,
+            aclosing(once_written(stream)) as outcomes,
         ):
             async for outcome in outcomes:
                 if self._began:
@@ -236,8 +234,8 @@ class ChatWriter:
                     chain = outcome.chain
                     self._chains[index] = chain
                     self._service.note_chain(model.name, chain, stop_cause(chain))
-                    if chain.cut is CutReason.ERROR:
-                        continue  # the error itself comes next
+                    if chain.cut in (CutReason.ERROR, CutReason.CANCELLED):
+                        continue  # the error comes next
                 yield outcome  # type: ignore[misc]
         if self._chains[index].cut is CutReason.CANCELLED:
             raise ApiError.stopping()

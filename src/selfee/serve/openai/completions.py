@@ -184,7 +184,7 @@ class CompletionWriter:
                     logprobs = None
                     if self._plan.logprobs is not None and tokens:
                         logprobs = logprobs_object(tokens, offsets[index], self._plan.logprobs)
-                    offsets[index] += len(text)
+                    offsets[index] += sum(len(token.text) for token in tokens)
                     choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
                     yield data_event(head | {"choices": [choice]})
         except (ApiError, SelfeeError) as error:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from selfee.chain.types import TextDelta
+from selfee.serve.engine.jobs import Outcome
 
 T = TypeVar("T")
 
@@ -43,3 +46,33 @@ async def merged(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def together(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of all of them, done at the same time; the first error ends the others, and is raised."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def once_written(stream: AsyncGenerator[Outcome, None]) -> AsyncGenerator[Outcome, None]:
+    """The same, but nothing before the first text: what fails until then is a failure before anything came."""
+    held: list[Outcome] = []
+    is_written = False
+    async for outcome in stream:
+        if not is_written:
+            held.append(outcome)
+            if not isinstance(outcome, TextDelta):
+                continue
+            is_written = True
+            for each in held:
+                yield each
+            continue
+        yield outcome
+    if not is_written:
+        for each in held:
+            yield each

@@ -33,6 +33,7 @@ from selfee.serve.engine.jobs import ChainJob
 from selfee.serve.event_stream import EventStream, encode_json, unless_gone
 from selfee.serve.native.telling import stop_cause, verdict_word
 from selfee.serve.openai.chat import revisions_of
+from selfee.serve.openai.merging import once_written
 from selfee.serve.openai.response_objects import (
     message_item,
     new_id,
@@ -153,17 +154,18 @@ class ResponseWriter:
         is_first = True
         async with (
             self._ticket,
-            aclosing(self._model.backend.run(self._job, Cancellation())) as outcomes,
+            aclosing(self._model.backend.run(self._job, Cancellation())) as stream,
+            aclosing(once_written(stream)) as outcomes,
         ):
             async for outcome in outcomes:
-                if is_first:
-                    is_first = False
-                    yield {"type": "response.created", "response": dict(self._row)}
-                    yield {"type": "response.in_progress", "response": dict(self._row)}
                 if isinstance(outcome, ChainFinished):
                     chain = outcome.chain
                     self._service.note_chain(self._model.name, chain, stop_cause(chain))
                     continue
+                if is_first:
+                    is_first = False
+                    yield {"type": "response.created", "response": dict(self._row)}
+                    yield {"type": "response.in_progress", "response": dict(self._row)}
                 for event in self._tell(outcome):  # type: ignore[arg-type]
                     yield event
         assert chain is not None, "a chain's stream ends with the chain"

@@ -84,7 +84,7 @@ def heading(section: Section, number: int) -> str:
 
 
 class RawText:
-    """The exact text that the model reads and writes, headers and all; feedback comes whole, because it may be edited."""
+    """The exact text that the model reads and writes, with headers; feedback comes whole, because it may be edited."""
 
     def __init__(self) -> None:
         self._feedback: str | None = None

@@ -87,9 +87,10 @@ export class Conversation {
 
   /** Keep it: at once, or when it was not kept for a while. */
   save(now = false) {
-    if (!this.data.turns.length) return;
+    if (!this.data.turns.length || this.isForgotten) return;
     const due = () => {
       this.timer = null;
+      if (this.isForgotten) return;
       this.data.updated = Date.now();
       this.hooks.onSave(this);
     };
@@ -97,6 +98,12 @@ export class Conversation {
       clearTimeout(this.timer);
       due();
     } else this.timer ??= setTimeout(due, SAVE_EVERY_MS);
+  }
+
+  /** It was deleted: what still comes does not bring it back. */
+  forget() {
+    this.isForgotten = true;
+    clearTimeout(this.timer);
   }
 
   dispose() {

@@ -165,6 +165,7 @@ async function drawHistory() {
 }
 
 async function forget(id) {
+  if (page.conversation?.data.id === id) page.conversation.forget();
   await history.remove(id);
   announce("Deleted.");
   if (page.conversation?.data.id === id) newConversation();
@@ -173,6 +174,7 @@ async function forget(id) {
 
 async function clearHistory() {
   if (!confirm("Delete all conversations kept in this browser?")) return;
+  page.conversation?.forget();
   await history.clear();
   newConversation();
 }
