@@ -151,15 +151,13 @@ def read_conversation(prompt: str) -> Instruction:
 
     Raises UsageError for other texts, and for one that could be read in two ways.
     """
-    try:
+    opening, _, rest = prompt.partition("\n\n" + _INSTRUCTION)
+    opening += "\n\n"
+    if opening == _PREAMBLE_WITH_INPUT:
         return read_prompt(prompt)
-    except UsageError:
-        pass
-    opening, separator, rest = prompt.partition("\n\n" + _INSTRUCTION)
-    turns = (rest if separator else "").split("\n\n" + _INSTRUCTION)
-    told = [turn.split(_ANSWER) for turn in turns]
+    told = [turn.split(_ANSWER) for turn in rest.split("\n\n" + _INSTRUCTION)]
     if all(len(turn) == 2 for turn in told) and told[-1][1] == "":
-        system = "" if opening + "\n\n" == _PREAMBLE else opening
+        system = "" if opening == _PREAMBLE else opening.removesuffix("\n\n")
         history = tuple(Exchange(question, answer) for question, answer in told[:-1])
         instruction = Instruction(told[-1][0], "", history, system)
         if render_prompt(instruction) == prompt:

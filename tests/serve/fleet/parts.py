@@ -14,6 +14,7 @@ from typing import Any
 import httpx2
 import uvicorn
 from fastapi import FastAPI
+from tests.serve.harness import backend_of
 
 from selfee.engines.base import SamplingParams
 from selfee.serve.app import make_app
@@ -25,7 +26,6 @@ from selfee.serve.fleet.directory import Directory
 from selfee.serve.fleet.members import make_worker
 from selfee.serve.fleet.settings import Identity, Patience
 from selfee.serve.service import Served
-from tests.serve.harness import backend_of
 
 SECRET = "a-secret-of-the-tests"
 QUICK = Patience(beat=0.2, expiry=2.0, refresh=0.1, connect=2.0, stall=3.0, status=2.0, worker=5.0, shunned=0.5)

@@ -9,8 +9,6 @@ from typing import Any
 
 import httpx2
 import pytest
-
-from selfee.engines.scripted import Reply, ScriptedEngine
 from tests.serve.fleet.parts import (
     QUICK,
     SECRET,
@@ -23,6 +21,8 @@ from tests.serve.fleet.parts import (
     wait_for,
 )
 from tests.serve.web.site import CONTENT, CRITIC, FIRST, SECOND, story
+
+from selfee.engines.scripted import Reply, ScriptedEngine
 
 QUESTION = {"role": "user", "content": "Why is the sky blue?"}
 TEXTS = [FIRST, CRITIC, SECOND, CONTENT]
@@ -64,8 +64,7 @@ def test_a_fleet_answers_as_one_server_does_and_shares_jobs_out() -> None:
         assert [row["id"] for row in models["data"]] == ["model"]
 
 
-@pytest.mark.parametrize("tokens", [0, 1, 20, 50, 100, 150])
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize(("tokens", "temperature"), [(1, 0.0), (60, 0.0), (60, 0.8)])
 def test_a_worker_killed_after_so_many_tokens_is_not_noticed(tokens: int, temperature: float) -> None:
     engines = [story(0.003), story(0.003)]
     with fleet(engines, temperature=temperature) as running:
@@ -121,6 +120,7 @@ def test_a_worker_that_says_something_else_is_no_replacement() -> None:
     first = ScriptedEngine([Reply(FIRST * 20, delay=0.003)], strict=False, name="one")
     other = ScriptedEngine([Reply("Something else. " * 50)] * 3, strict=False, name="other")
     with fleet([first]) as running:
+
         def replace() -> None:
             wait_for(lambda: first.requests)
             time.sleep(0.2)
@@ -222,11 +222,14 @@ def _paths(part: Any) -> list[str]:
     from fastapi.routing import APIRoute
 
     found = {route.path for route in part.app.routes if isinstance(route, APIRoute)}
-    return sorted(path.replace("{", "").replace("}", "").replace(":path", "") for path in found - {"/health", "/v1/health"})
+    return sorted(
+        path.replace("{", "").replace("}", "").replace(":path", "") for path in found - {"/health", "/v1/health"}
+    )
 
 
 @pytest.mark.parametrize(
-    "address", ["http://169.254.169.254", "http://evil.example:80", "http://10.0.0.1:80", "http://127.0.0.1:1/x", "ftp://x"]
+    "address",
+    ["http://169.254.169.254", "http://evil.example:80", "http://10.0.0.1:80", "http://127.0.0.1:1/x", "ftp://x"],
 )
 def test_a_worker_with_an_address_that_is_not_allowed_is_refused(address: str) -> None:
     controller = start_controller()

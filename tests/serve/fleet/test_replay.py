@@ -1,4 +1,4 @@
-"""A job done again delivers exactly what an uninterrupted one would have, wherever it was cut and however pieces fall."""
+"""A job done again delivers what an uninterrupted one would have, wherever it was cut and however pieces fall."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.serve.web.site import CONTENT, CRITIC, FIRST, SECOND, THIRD, chain_text
 
 from selfee.chain.allowance import Allowance
 from selfee.chain.policy import RevisionPolicy
@@ -18,7 +19,6 @@ from selfee.engines.base import Chunk, FinishReason, SamplingParams, TokenLogpro
 from selfee.engines.scripted import Reply, Rule, ScriptedEngine
 from selfee.serve.engine.jobs import ChainJob, Outcome, TextJob
 from selfee.serve.fleet.replay import Replay, ReplayMismatchError
-from tests.serve.web.site import CONTENT, CRITIC, FIRST, SECOND, THIRD, chain_text
 
 INSTRUCTION = Instruction("Why is the sky blue?")
 

@@ -1,4 +1,4 @@
-"""A server for the page's tests: the real application on a real socket, with an engine that says what it was told to."""
+"""A server for the page's tests: the real application on a real socket, over an engine that says what it was told."""
 
 from __future__ import annotations
 
@@ -82,7 +82,8 @@ def free_port() -> int:
 class Site:
     """The server; ``stop`` and ``start`` it as if its machine were restarted: what it remembered is gone."""
 
-    def __init__(self, *engines: object, config: ServerConfig | None = None) -> None:
+    def __init__(self, *engines: object, config: ServerConfig | None = None, mode: Any = "single-pass") -> None:
+        self._mode = mode
         self.config = replace(config or ServerConfig(), port=free_port())
         self.engine: Any = engines[0]
         self._engines = {getattr(engine, "name", "model"): engine for engine in engines}
@@ -93,8 +94,9 @@ class Site:
         return self.config.url
 
     def start(self) -> None:
-        defaults = Defaults(mode="single-pass")
-        models = [Served(backend_of(engine, name=name), defaults) for name, engine in self._engines.items()]
+        defaults = Defaults(mode=self._mode)
+        backends = [backend_of(engine, name=name, mode=self._mode) for name, engine in self._engines.items()]
+        models = [Served(backend, defaults) for backend in backends]
         settings = uvicorn.Config(make_app(self.config, models), port=self.config.port, log_level="critical")
         settings.timeout_graceful_shutdown = 0
         self._server = uvicorn.Server(settings)

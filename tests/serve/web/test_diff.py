@@ -1,4 +1,4 @@
-"""The page's word diff: what it says was removed and added leads from one text to the other, and by the shortest way."""
+"""The page's word diff: what it tells as removed and added leads from one text to the other, by the shortest way."""
 
 from __future__ import annotations
 

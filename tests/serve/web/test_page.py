@@ -389,8 +389,13 @@ def test_single_keys_can_be_turned_off(site: Site, open_page: Any) -> None:
 def test_whoever_listens_is_told_sections_and_not_words(site: Site, open_page: Any) -> None:
     page = open_page(site.url)
     page.evaluate(
-        """() => { window.told = []; new MutationObserver((all) => all.forEach((one) => one.addedNodes.forEach(
-           (node) => window.told.push(node.textContent)))).observe(document.querySelector('#live'), {childList: true}) }"""
+        """() => {
+          window.told = [];
+          const note = (all) => {
+            for (const one of all) window.told.push(...[...one.addedNodes].map((node) => node.textContent));
+          };
+          new MutationObserver(note).observe(document.querySelector('#live'), { childList: true });
+        }"""
     )
     ask(page)
     told = page.evaluate("window.told")

@@ -36,8 +36,8 @@ class AllowedAddresses:
             except ValueError:
                 if not word or "/" in word or ":" in word or word != word.strip():
                     raise UsageError(
-                        f"allow_worker: {word[:100]!r} is neither a network nor a name; expected 10.0.0.0/8, an address "
-                        "or the name of a machine"
+                        f"allow_worker: {word[:100]!r} is neither a network nor a name; expected 10.0.0.0/8, an "
+                        "address or the name of a machine"
                     ) from None
                 names.append(word.lower())
         return cls(tuple(networks), tuple(names))

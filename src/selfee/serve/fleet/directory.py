@@ -1,4 +1,4 @@
-"""Who the workers are, as a server that gives them jobs knows it: asked of the controller, remembered while it is gone."""
+"""Who the workers are, as a server that has jobs for them knows it: asked of the controller, and remembered."""
 
 from __future__ import annotations
 

@@ -48,6 +48,8 @@ class RemoteJob:
                 async for row in _rows(answer.aiter_bytes(), where):
                     if "done" in row:
                         return
+                    if "lost" in row:
+                        raise WorkerLostError(f"{where}: {row['lost']}")
                     if "error" in row:
                         raise error_from_json(row["error"])
                     yield outcome_from_json(row)

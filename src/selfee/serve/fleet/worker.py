@@ -17,7 +17,7 @@ from selfee.serve.admission import Ticket
 from selfee.serve.engine.jobs import Job, ModelInfo
 from selfee.serve.engine.wire import error_to_json, job_from_json, outcome_to_json, sequence_to_json
 from selfee.serve.event_stream import EventStream, Pace, data_event
-from selfee.serve.protocol.errors import ApiError
+from selfee.serve.protocol.errors import ApiError, BackendLostError
 from selfee.serve.service import Served, Service
 
 OWNER = "fleet"
@@ -163,6 +163,9 @@ async def _rows(model: Served, job: Job, cancellation: Cancellation, ticket: Tic
             async with aclosing(model.backend.run(job, cancellation)) as outcomes:
                 async for outcome in outcomes:
                     yield data_event(outcome_to_json(outcome))
+        except BackendLostError as error:
+            yield data_event({"lost": str(error)})
+            return
         except SelfeeError as error:
             yield data_event({"error": error_to_json(error)})
             return

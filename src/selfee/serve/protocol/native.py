@@ -20,8 +20,8 @@ chain was created). The others by type::
                        removed, kept} against the answer before it, else null)}
     segment.overruled  segment_id (of a feedback that was content), text (what it says now), verdict: "forced"
     chain.continued    action: "one_more"|"feedback"|"go_on", from_answer: what was written after that answer and has no
-                       place in the chain any more is void (an unfinished segment, all after an earlier answer); a person's
-                       own feedback then comes as segment.started and segment.completed with source "user"
+                       place in the chain any more is void (an unfinished segment, all after an earlier answer); a
+                       person's own feedback then comes as segment.started and segment.completed with source "user"
     chain.completed    final, delivered (index of the answer delivered, or null), stop_cause, enforced (revisions that
                        were forced), truncated, status (a sentence), usage, chain (the record that /v1/selfee/chat
                        takes back as "chain")
