@@ -30,7 +30,7 @@ def revising_sections(analysis: Analysis | None) -> list[Section]:
         drawn: tuple[Picture, ...] = tuple(picture for picture in pictures if picture is not None)
         title = f"Chains: {group.name}"
         words = (_about(group), *((analysis.matching,) if group.strategies and analysis.matching else ()))
-        sections.append(Section(f"chains-{place}", title, words, drawn, tables, group.notes))
+        sections.append(Section(f"chains-{place}", title, (*words, *group.notes), drawn, tables))
     return sections
 
 
