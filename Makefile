@@ -6,7 +6,7 @@ BIN     = $(VENV)/bin
 PIP     = PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 NATIVE := $(shell find native -name '*.cpp' -o -name '*.h') CMakeLists.txt pyproject.toml constraints.txt
 
-.PHONY: help setup demo check test bench docs fuzz clean
+.PHONY: help setup demo check test bench clients docs fuzz clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -47,6 +47,9 @@ bench: setup  ## Measure and compare with the last recorded figures
 	model="$${SELFEE_TEST_MODEL:-$$($(BIN)/selfee models pull --quiet smollm2-135m)}"; \
 	$(BIN)/python benchmarks/decode.py --model "$$model" --threads 1 --threads 2 && \
 	$(BIN)/python benchmarks/batch.py --model "$$model" && $(BIN)/python benchmarks/prefill.py --model "$$model"
+
+clients: setup  ## Clients of others, unmodified, against our server (needs a package index)
+	$(BIN)/python tests/clients/run.py
 
 docs: setup  ## Regenerate the pages that are made from code
 	$(BIN)/python -m selfee.cli.reference

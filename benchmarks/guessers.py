@@ -3,7 +3,8 @@
 The package xllamacpp is asked through its server, which keeps what it has read between requests; its time is that of
 prompts and tokens, as it tells them. Programs of a native build (beside SELFEE_BENCH_LLAMA_CPP: llama-completion,
 llama-speculative-simple, llama-lookup) are started for each request; only their time for tokens counts, so prompts
-cost them nothing. All write greedily, as many tokens as selfee wrote, and never end before.
+cost them nothing. All write greedily, under a grammar that admits selfee's text alone: their own would differ after
+the first near-tie.
 """
 
 from __future__ import annotations
@@ -63,10 +64,12 @@ def rivals(model: Path, threads: int, context: int) -> list[Rival]:
     python = os.environ.get("SELFEE_PEER_PYTHON", sys.executable)
     if subprocess.run([python, "-c", "import xllamacpp"], capture_output=True, check=False).returncode == 0:
         for name, settings in SERVER.items():
-            asked = {"model": str(model), "threads": threads, "context": context, "keeps": True} | settings
+            asked = {"model": str(model), "threads": threads, "context": context, "keeps": True}
+            asked |= {"flash_attention": False} | settings  # with it llama.cpp departs from its own greedy text
             found.append(Rival(f"xllamacpp {name}", partial(_ask_server, python, asked)))
     if bench := os.environ.get("SELFEE_BENCH_LLAMA_CPP"):
         common = ["-m", str(model), "-t", str(threads), "-c", str(context), "-b", str(context), "--temp", "0"]
+        common += ["-fa", "off"]
         for name, (program, *flags) in PROGRAMS.items():
             path = Path(bench).parent / program
             if path.exists():
@@ -80,9 +83,20 @@ def shared(ours: str, theirs: str) -> float:
     return length / len(ours) if ours else 1.0
 
 
+def only(text: str) -> str:
+    """A grammar of llama.cpp whose sentences all begin so: near-ties must not lead it to another text, maybe an easier.
+
+    It looks at the whole vocabulary only where its own choice is refused; else the check costs microseconds a token.
+    """
+    escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+    return 'root ::= "' + "".join(escapes.get(each, each) for each in text) + '" .*'
+
+
 def _ask_server(python: str, asked: Told, requests: Sequence[Told]) -> Told:
     warm = {"prompt": [259, 260], "max_tokens": 4}
-    wanted = [{"prompt": ask["prompt"], "max_tokens": len(ask["written"])} for ask in requests]
+    wanted = [
+        {"prompt": ask["prompt"], "max_tokens": len(ask["written"]), "grammar": only(ask["text"])} for ask in requests
+    ]
     done = _run([python, str(PEER)], json.dumps(asked | {"requests": [warm, *wanted]}))
     replies = json.loads(done.stdout[done.stdout.index('{"replies"') :])["replies"][1:]
     timings = [reply["timings"] for reply in replies]
@@ -101,7 +115,18 @@ def _start_programs(command: Sequence[str], requests: Sequence[Told]) -> Told:
         with tempfile.TemporaryDirectory() as folder:
             prompt = Path(folder) / "prompt"
             prompt.write_text(ask["prompt_text"] + "\n", encoding="utf-8")  # it takes one line end away
-            flags = ["-f", str(prompt), "-n", str(wanted), "--ignore-eos", "--no-escape"]
+            grammar = Path(folder) / "grammar"
+            grammar.write_text(only(ask["text"]), encoding="utf-8")
+            flags = [
+                "-f",
+                str(prompt),
+                "-n",
+                str(wanted),
+                "--ignore-eos",
+                "--no-escape",
+                "--grammar-file",
+                str(grammar),
+            ]
             done = _run([*command, *flags])
         seconds += wanted * read_seconds(done.stderr + done.stdout, command[0])
         texts.append(done.stdout.partition(ask["prompt_text"])[2] or done.stdout)

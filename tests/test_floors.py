@@ -18,7 +18,10 @@ FLOORS = {
     "llama": 2,
     "engines": 3,
     "chain": 4,
+    "data": 5,
     "eval": 5,
+    "api": 6,
+    "serve": 6,
     "cli": 7,
 }
 """Room or ground module -> floor. A new room must be given a floor here."""

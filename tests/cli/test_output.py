@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from selfee.cli.changes import compare
+from selfee.chain.changes import compare
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
 from selfee.cli.progress import DownloadDisplay, clock_text
 from selfee.cli.table import Column, render_table

@@ -65,7 +65,7 @@ def planted_quality(text: str) -> float:
     """What an answer is worth: ``[quality 7.5]`` in its text, else a number from 3 to 9 that its hash gives."""
     if (found := _QUALITY.search(text)) is not None:
         return float(found[1])
-    return 3.0 + 6.0 * _draw(text.replace(INSTRUCTION, ""))
+    return 3.0 + 6.0 * _draw(text.replace(INSTRUCTION, "").strip())
 
 
 def _draw(*parts: object) -> float:
@@ -139,7 +139,7 @@ def _decided(winner: int) -> tuple[float, float]:
 class Asked:
     """What a judge is asked: the answers, and how it is to reply."""
 
-    form: str  # "pair-scores", "tuple" (scores last), "pair-label" or "single-score"
+    form: str  # "pair-scores" (first line), "tuple" or "json" (last line), "pair-label" or "single-score"
     answers: tuple[str, ...]
 
     @classmethod
@@ -150,10 +150,11 @@ class Asked:
         outside = _FENCED.sub("", whole)
         if "[[A]]" in outside:
             form, count = "pair-label", 2
-        elif re.search(r"\[\[(?:rating|5)\]\]", outside):
+        elif re.search(r"\[\[(?:rating|[56])\]\]", outside):
             form, count = "single-score", 1
         else:
-            form, count = ("tuple" if "Python tuple" in outside else "pair-scores"), 2
+            form = "json" if '{"scores"' in outside else "tuple" if "Python tuple" in outside else "pair-scores"
+            count = 2
         answers = _answers(whole, count)
         assert len(answers) == count, f"found {len(answers)} answers of {count} in {whole!r}"
         return cls(form, answers)
@@ -222,6 +223,8 @@ def _written(asked: Asked, scores: tuple[float, ...], confidence: float) -> tupl
     shown = [f"{score:.1f}".removesuffix(".0") for score in scores]
     if asked.form == "pair-scores":
         parts: list[tuple[str, tuple[str, ...]]] = [(shown[0], ()), (" ", ()), (shown[1], ()), (f"\n{explained}", ())]
+    elif asked.form == "json":
+        parts = [(explained, ()), (f'\n{{"scores": [{shown[0]}, {shown[1]}]}}', ())]
     elif asked.form == "tuple":
         parts = [(explained, ()), (f"\n\n({shown[0]}, {shown[1]})", ())]
     elif asked.form == "pair-label":

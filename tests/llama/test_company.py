@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from tests.tiny import make_tiny
 
 from selfee.errors import BadFileError, ContextOverflowError, ResourceError
-from selfee.llama.company import Company, Member
+from selfee.llama.company import Company, Member, _shares
 from selfee.llama.drafting import NO_DRAFT, CopyDrafter, DraftMemory
 from selfee.llama.generate import generate
 from selfee.llama.model import Model, Session
@@ -148,6 +149,46 @@ def test_a_long_prompt_never_holds_the_others_for_more_than_a_piece(
     mixed = [parts for parts in seen if len(parts) == 2 and max(parts) > 1]
     assert mixed, "the prompt was read beside the other text"
     assert max(max(parts) for parts in mixed) <= 64
+
+
+def test_a_line_does_not_wait_behind_a_book(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    company, reading = Company(model), threading.Event()
+    held: list[int] = []
+
+    def book() -> None:
+        session = model.new_session()
+        with company.join(session) as member:
+            for _ in generate(session, [3] * 480, Sampler(SamplerConfig(seed=1)), None, 1, member):
+                held.append(session.length)
+
+    def line() -> None:
+        reading.wait(PATIENCE)
+        write(model, company, [4] * 40, 1, 1)
+        held.append(0)
+
+    original = Session.forward
+
+    def forward(self: Session, *given: Any, **named: Any) -> Any:
+        reading.set()
+        time.sleep(0.05)  # so that the line arrives while the book's first piece is read
+        return original(self, *given, **named)
+
+    monkeypatch.setattr(Session, "forward", forward)
+    together(book, line)
+    assert held == [0, 480], "the line first"
+
+
+@given(st.lists(st.integers(1, 500), max_size=20), st.integers(1, 300))
+def test_prompts_share_the_room_of_a_pass(asked: list[int], room: int) -> None:
+    shares = _shares(asked, room)
+    prompts = [(count, share) for count, share in zip(asked, shares, strict=True) if count > 1]
+    assert all(share == 1 for count, share in zip(asked, shares, strict=True) if count == 1)
+    assert all(0 <= share <= count for count, share in prompts)
+    assert sum(share for _, share in prompts) == min(room, sum(count for count, _ in prompts)), "nothing is left unused"
+    if prompts:
+        assert prompts[0][1] >= min(prompts[0][0], room // 2), "the first is never put off"
+        short = sorted(prompts[1:], key=lambda each: (each[0], -each[1]))
+        assert all(later == 0 for (count, share), (_, later) in itertools.pairwise(short) if share < count)
 
 
 def test_who_stops_pulling_does_not_stop_the_others(model: Model) -> None:

@@ -10,6 +10,7 @@ from selfee.chain.draft import Draft, Ending
 from selfee.chain.parser import ChainParser
 from selfee.chain.policy import Action
 from selfee.chain.types import ChainEnd, CutReason, Event, Section, SectionEnd, TextDelta, Verdict, VerdictSource
+from selfee.chain.verdict import find_score
 from selfee.engines.base import FinishReason
 
 Events = Generator[Event, None, Ending | None]
@@ -56,7 +57,8 @@ def run_rounds(speaker: Speaker, draft: Draft) -> Generator[Event, None, Ending]
                 return ending
         verdict = draft.steps[-1].verdict
         assert verdict is not None, "a speaker, or who continues a chain, gives every feedback a verdict"
-        if ending := decide_ending(draft, verdict.needed):
+        wants = verdict.needed or draft.policy.doubts(find_score(draft.steps[-1].feedback or ""))
+        if ending := decide_ending(draft, wants):
             return unless_silenced(draft, ending)
         if ending := draft.afford(Section.REVISION):
             return ending

@@ -13,6 +13,7 @@ from selfee.chain.draft import Draft, Ending
 from selfee.chain.policy import RevisionPolicy
 from selfee.chain.rounds import decide_ending, no_revisions, unless_silenced
 from selfee.chain.types import Chain, ChainEnd, Step, Verdict
+from selfee.chain.verdict import find_score
 from selfee.errors import UsageError
 
 
@@ -41,7 +42,10 @@ def shorten(chain: Chain, policy: RevisionPolicy) -> Chain:
         if ending is None:
             assert step.verdict is not None, "or the chain is broken off here"
             draft.steps[-1] = _as_the_model_wrote_it(step, step.verdict)
-            ending = decide_ending(draft, _wants_revision(chain, number, step.verdict))
+            wants = _wants_revision(chain, number, step.verdict)
+            if chain.mode != "single-pass":  # a trained model's own stream is read as it comes
+                wants = wants or policy.doubts(find_score(draft.steps[-1].feedback or ""))
+            ending = decide_ending(draft, wants)
             ending = ending and unless_silenced(draft, ending)
             if ending is not None and ending.cut is not None and chain.mode == "single-pass":
                 draft.steps[-1] = replace(draft.steps[-1], verdict=None)  # as that mode leaves it

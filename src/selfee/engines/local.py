@@ -30,6 +30,7 @@ from selfee.engines.base import (
     TokenLogprob,
     Usage,
 )
+from selfee.engines.cancelling import Cancellation
 from selfee.engines.scoring import Logits, ScoredSequence, ScoringRequest, TokenScorer
 from selfee.engines.session_files import restore_into, save_latest, session_files_of
 from selfee.engines.sessions import HeldSession, Session, SessionPool, count_shared
@@ -62,9 +63,27 @@ class Runtime(Protocol):
     context_length: int  # tokens a session can hold
     vocab_size: int
     end_tokens: Collection[int]  # end of text, end of turn
-    supports_chat: bool  # whether the model file has a chat template
     num_parameters: int  # weights of the model
     trained_on_chains: bool  # whether the file says that its model was trained to criticise and revise
+
+    @property
+    def supports_chat(self) -> bool:
+        """Whether there is a chat template."""
+        ...
+
+    @property
+    def template(self) -> str:
+        """What the chat template is called; "" where there is none."""
+        ...
+
+    @property
+    def chat_stops(self) -> Sequence[str]:
+        """Texts that end a message where no end token does."""
+        ...
+
+    def use_template(self, name: str) -> None:
+        """Write chats as ``name`` says from now on: "own" is the file's. Raises UsageError where that cannot be."""
+        ...
 
     def encode(self, text: str, *, add_bos: bool, parse_special: bool) -> list[int]:
         """Tokens of a text; ``add_bos`` asks for the beginning-of-text token if the model wants one."""
@@ -90,12 +109,14 @@ class Runtime(Protocol):
         seed: int,
         max_tokens: int,
         prediction: Prediction | None,
+        cancellation: Cancellation | None = None,
     ) -> Generator[Generated, None, None]:
         """Evaluate what ``session`` lacks of ``tokens`` (at least the last), then sample up to ``max_tokens``.
 
         Also when closed early, the session afterwards holds a beginning of ``tokens`` followed by the tokens yielded.
         Whether a token is an end token is the caller's to see. ``prediction`` changes speed, never tokens. Several
-        threads may generate at the same time, each with a session of its own.
+        threads may generate at the same time, each with a session of its own. Ends soon after ``cancellation`` is set,
+        also while the prompt is read.
         """
         ...
 
@@ -132,8 +153,17 @@ class LocalEngine:
 
     @property
     def supports_chat(self) -> bool:
-        """Whether the model file has a chat template."""
+        """Whether there is a chat template."""
         return self._runtime.supports_chat
+
+    @property
+    def template(self) -> str:
+        """What the chat template is called; "" where there is none."""
+        return self._runtime.template
+
+    def use_template(self, name: str) -> None:
+        """Write chats in another form from now on: "alpaca", "chatml" or "own" (the file's). Raises UsageError."""
+        self._runtime.use_template(name)
 
     @property
     def num_parameters(self) -> int:
@@ -145,8 +175,15 @@ class LocalEngine:
         """Whether the model writes answer, feedback and revision by itself."""
         return self._runtime.trained_on_chains
 
+    @property
+    def end_text(self) -> str:
+        """What a token that ends a text looks like."""
+        return self._runtime.piece(min(self._runtime.end_tokens)) if self._runtime.end_tokens else ""
+
     def stream(self, request: Request) -> Iterator[Chunk]:
         """See ``Engine.stream``. Raises ContextOverflowError or UsageError here, before anything is computed."""
+        if request.tokens is not None:
+            return self._start(self._known(request.tokens), request, request.logprobs)
         tokens = self._runtime.encode(request.prompt, add_bos=True, parse_special=request.parse_special)
         return self._start(tokens, request, request.logprobs)
 
@@ -157,11 +194,22 @@ class LocalEngine:
                 f"{self.name}: the file has no chat template; expected one for a chat; use the guided mode, which "
                 "needs none, or a chat model"
             )
-        return self._start(self._runtime.encode_chat(request.messages, request.prefix), request, None)
+        tokens = self._runtime.encode_chat(request.messages, request.prefix)
+        return self._start(tokens, request, request.logprobs, tuple(self._runtime.chat_stops))
 
     def count_tokens(self, text: str, *, parse_special: bool = False) -> int:
         """See ``CountingEngine``."""
         return len(self._runtime.encode(text, add_bos=False, parse_special=parse_special))
+
+    def tokenize(self, text: str, *, add_special: bool = True) -> list[tuple[int, str]]:
+        """Tokens of a text with what each says; ``add_special``: with the beginning-of-text token, as a prompt has."""
+        tokens = self._runtime.encode(text, add_bos=add_special, parse_special=False)
+        return [(token, self._runtime.piece(token)) for token in tokens]
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """The text of tokens that begin a text. Raises UsageError for one that does not exist."""
+        decoder = self._runtime.decoder()
+        return "".join([decoder.feed(token) for token in self._known(tokens)]) + decoder.finish()
 
     def score(self, prompt: str, choices: Sequence[str], *, parse_special: bool = False) -> Sequence[float]:
         """See ``ScoringEngine``.
@@ -228,6 +276,14 @@ class LocalEngine:
         logits = held.session.forward(tokens[start - 1 : -1], logits_for="all")
         return float(sum(log_softmax(row)[token] for row, token in zip(logits, tokens[start:], strict=True)))
 
+    def _known(self, tokens: Sequence[int]) -> list[int]:
+        for token in tokens:
+            if not 0 <= token < self._runtime.vocab_size:
+                raise UsageError(
+                    f"tokens: {token} does not exist; {self.name} has 0 to {self._runtime.vocab_size - 1}; leave it out"
+                )
+        return list(tokens)
+
     def _check_room(self, count: int, found: str, allowed: int) -> None:
         if count > allowed:
             raise ContextOverflowError(
@@ -235,7 +291,9 @@ class LocalEngine:
                 f"{allowed}; shorten the text or open the model with a larger context_length"
             )
 
-    def _start(self, tokens: list[int], request: Request | ChatRequest, logprobs: int | None) -> Iterator[Chunk]:
+    def _start(
+        self, tokens: list[int], request: Request | ChatRequest, logprobs: int | None, ends: tuple[str, ...] = ()
+    ) -> Iterator[Chunk]:
         for token in request.params.logit_bias:
             if not 0 <= token < self._runtime.vocab_size:
                 raise UsageError(
@@ -244,12 +302,14 @@ class LocalEngine:
         if not tokens:
             raise UsageError(f"{self.name}: the prompt has no tokens; expected at least one; write something")
         self._check_room(len(tokens), "the prompt has", self._runtime.context_length - 1)
-        return self._stream(tokens, request, logprobs)
+        return self._stream(tokens, request, logprobs, ends)
 
-    def _stream(self, tokens: list[int], request: Request | ChatRequest, logprobs: int | None) -> Iterator[Chunk]:
+    def _stream(
+        self, tokens: list[int], request: Request | ChatRequest, logprobs: int | None, ends: tuple[str, ...]
+    ) -> Iterator[Chunk]:
         room = self._runtime.context_length - len(tokens)
         limit = room if request.max_tokens is None else min(room, request.max_tokens)
-        text = _Text(self._runtime, request, logprobs, limit)
+        text = _Text(self._runtime, request, logprobs, limit, ends)
         params = request.params
         seed = random.getrandbits(32) if params.seed is None else params.seed
         with self._sessions.borrow(tokens if self._reuse else ()) as held:
@@ -257,8 +317,8 @@ class LocalEngine:
             cached = held.align(tokens, len(tokens) - 1 if self._reuse else 0) if limit else 0
             first = started
             drafted = accepted = 0
-            generate, prediction = self._runtime.generate, request.prediction
-            steps = generate(held.session, tokens, params, seed, limit, prediction) if limit else _nothing()
+            generate, prediction, given_up = self._runtime.generate, request.prediction, request.cancellation
+            steps = generate(held.session, tokens, params, seed, limit, prediction, given_up) if limit else _nothing()
             try:
                 for step in steps:
                     held.tokens.append(step.token)
@@ -270,6 +330,8 @@ class LocalEngine:
                     if text.ending is not None:
                         break
                     yield chunk
+                else:
+                    text.ending = text.ending or FinishReason.CANCELLED  # nothing else ends it before its limit
             finally:
                 steps.close()
             ended = time.monotonic()
@@ -289,6 +351,7 @@ class _Text:
     request: Request | ChatRequest
     wanted: int | None  # log-probabilities per token
     limit: int  # tokens that may be generated
+    ends: tuple[str, ...] = ()  # texts that mean the same as an end token
     count: int = 0
     ending: FinishReason | None = None
     queue: LogprobQueue = field(default_factory=LogprobQueue)
@@ -296,7 +359,7 @@ class _Text:
 
     def __post_init__(self) -> None:
         self._decoder = self.runtime.decoder()
-        self._filter = StopFilter(self.request.stop)
+        self._filter = StopFilter((*self.request.stop, *self.ends))
         if self.limit == 0:
             self.ending = self._limit_reason()
 
@@ -310,7 +373,7 @@ class _Text:
             self.queue.add(self._filter.received, self._logprob(step, self.wanted))
         safe = self._filter.feed(self._decoder.feed(step.token))
         if self._filter.matched is not None:
-            self.ending = FinishReason.STOP
+            self.ending = self._stop_reason()
         elif self.count == self.limit:
             self.ending = self._limit_reason()
         if self.ending is not None:
@@ -321,14 +384,19 @@ class _Text:
     def end(self, usage: Usage) -> Chunk:
         """The last chunk: everything withheld."""
         text = self._rest
-        if self.ending is not FinishReason.STOP:
+        if self._filter.matched is None:
             text += self._filter.feed(self._decoder.finish())  # a character cut off by a limit
         text += self._filter.finish()
         if self._filter.matched is not None:
-            self.ending = FinishReason.STOP
-        past_end = 0 if self.ending is FinishReason.STOP else 1  # tokens without text belong to the text
+            self.ending = self._stop_reason()
+        past_end = 1 if self._filter.matched is None else 0  # tokens without text belong to the text
         told = self.queue.take(self._filter.emitted + past_end)
-        return Chunk(text, self.ending, usage, self._filter.matched, told)
+        stop = self._filter.matched if self.ending is FinishReason.STOP else None
+        return Chunk(text, self.ending, usage, stop, told)
+
+    def _stop_reason(self) -> FinishReason:
+        asked = self._filter.matched in self.request.stop
+        return FinishReason.STOP if asked else FinishReason.END
 
     def _limit_reason(self) -> FinishReason:
         asked = self.request.max_tokens

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Generator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, suppress
 from math import prod
 from pathlib import Path
 from typing import cast
 
 from selfee.engines.base import Message, Prediction, SamplingParams
+from selfee.engines.cancelling import Cancellation
 from selfee.engines.local import Decoder, Generated
 from selfee.engines.memory import available_memory, has_room_to_pack, require_memory
 from selfee.engines.scoring import Logits
@@ -17,7 +18,7 @@ from selfee.engines.sessions import Session
 from selfee.errors import UsageError
 from selfee.llama.cells import CacheType
 from selfee.llama.chat_template import ChatTemplate
-from selfee.llama.company import Company
+from selfee.llama.company import Company, GivenUpError
 from selfee.llama.config import LlamaConfig
 from selfee.llama.drafting import CopyDrafter, Draft, DraftMemory
 from selfee.llama.generate import generate
@@ -45,8 +46,8 @@ class LlamaRuntime:
         self._checkpoint = checkpoint
         self._model = model
         self._tokenizer = load_tokenizer(checkpoint.vocab)
-        self._template = ChatTemplate.for_vocab(checkpoint.vocab, self._tokenizer)
-        self.supports_chat = self._template is not None
+        self._own_template = ChatTemplate.for_vocab(checkpoint.vocab, self._tokenizer)
+        self._template = self._own_template
         self.context_length = model.context_length
         self.vocab_size = model.config.vocabulary
         self.end_tokens: Collection[int] = self._tokenizer.end_tokens
@@ -56,6 +57,33 @@ class LlamaRuntime:
         self._newline = newline[-1] if newline else None  # a byte-level vocabulary may lack the byte
         self._company = Company(model)
         self._memory = DraftMemory() if drafting else None
+
+    @property
+    def supports_chat(self) -> bool:
+        """See ``Runtime.supports_chat``."""
+        return self._template is not None
+
+    @property
+    def template(self) -> str:
+        """See ``Runtime.template``."""
+        if self._template is None:
+            return ""
+        name = self._template.name or "no known name"
+        return f"the model's own ({name})" if self._template is self._own_template else name
+
+    @property
+    def chat_stops(self) -> Sequence[str]:
+        """See ``Runtime.chat_stops``."""
+        return () if self._template is None else self._template.stops
+
+    def use_template(self, name: str) -> None:
+        """See ``Runtime.use_template``."""
+        if name == "own" and self._own_template is None:
+            raise UsageError(
+                f"template: {self.name} has none of its own; expected alpaca, chatml or selfee; what it was trained on "
+                "stands in its model card"
+            )
+        self._template = self._own_template if name == "own" else ChatTemplate.named(name, self._tokenizer)
 
     def encode(self, text: str, *, add_bos: bool, parse_special: bool) -> list[int]:
         """See ``Runtime.encode``."""
@@ -99,13 +127,16 @@ class LlamaRuntime:
         seed: int,
         max_tokens: int,
         prediction: Prediction | None,
+        cancellation: Cancellation | None = None,
     ) -> Generator[Generated, None, None]:
         """See ``Runtime.generate``."""
         settings = {name: value for name, value in vars(params).items() if name in _SAMPLER_FIELDS}
         sampler = Sampler(SamplerConfig(**(settings | {"seed": seed})), self._newline)
         drafter = None if self._memory is None else _Predicted(self._memory, prediction, self._encode_line)
         own = cast(LlamaSession, session)
-        with self._company.join(own) as member:
+        with self._company.join(own) as member, ExitStack() as hearing, suppress(GivenUpError):
+            if cancellation is not None:
+                hearing.enter_context(cancellation.heard_by(member.give_up))
             for step in generate(own, tokens, sampler, drafter, max_tokens, member):
                 yield Generated(step.id, step.logits, step.drafted, step.verified)
 

@@ -35,8 +35,17 @@ _PIECE = 64
 
 _PIECE_ALONE = 256  # where nobody waits yet: as many as go through the layers together
 
+_PASS_SECONDS = 0.5
+"""About how long a piece of a prompt may take at most, so that whoever gives up, or comes next, need not wait long."""
+
+_LEAST_PIECE = 32  # tokens; below that, reading the weights takes as long as computing
+
 _PATIENCE = 0.25  # of the last pass's time: how long a pass waits for texts that are about to ask
 _LEAST_PATIENCE, _MOST_PATIENCE = 0.0005, 0.01  # seconds
+
+
+class GivenUpError(Exception):
+    """Whoever asked does not want its rows any more."""
 
 
 @dataclass(eq=False)
@@ -79,6 +88,25 @@ class _Pass:
     needed: int = 0  # tokens without guesses
 
 
+def _shares(asked: Sequence[int], room: int) -> list[int]:
+    """How many of its tokens each text gets into a pass; ``room`` bounds those of prompts, which ask for several.
+
+    The prompt that came first has half of the room for sure, so that none is put off for ever; the rest goes to the
+    shortest, so that nobody waits behind a book for a line.
+    """
+    shares = [1 if count == 1 else 0 for count in asked]
+    prompts = [index for index, count in enumerate(asked) if count > 1]
+    if prompts:
+        first, *others = prompts
+        shares[first] = min(asked[first], room // 2 if others else room)
+        left = room - shares[first]
+        for index in sorted(others, key=lambda each: asked[each]):
+            shares[index] = min(asked[index], left)
+            left -= shares[index]
+        shares[first] += min(asked[first] - shares[first], left)
+    return shares
+
+
 class Company:
     """Gathers the texts that are written at the same time on one model. Threads may come and go."""
 
@@ -94,6 +122,7 @@ class Company:
         self._gathering: _Work | None = None
         self._is_late = False  # somebody who got tokens in the last pass has not asked for the next yet
         self._seconds = 0.0  # of the last pass
+        self._seconds_per_token = 0.0  # of the last pass with a piece of a prompt
 
     @property
     def pace(self) -> Pace:
@@ -145,6 +174,8 @@ class Company:
             self._leave(work.member)
             try:
                 while not work.is_done:
+                    if work.member.is_given_up:
+                        raise GivenUpError
                     if self._is_quiet() and self._waiting[0] is work:
                         self._lead(work)
                     else:
@@ -191,6 +222,8 @@ class Company:
         if failed is not None:
             self._fail(todo, failed)
         else:
+            if todo.needed >= _LEAST_PIECE:
+                self._seconds_per_token = self._seconds / todo.needed
             self._deliver(todo, rows)
         self._wake_next()
 
@@ -216,12 +249,12 @@ class Company:
 
     def _assemble(self) -> _Pass:
         waiting = [work for work in self._waiting if not work.left]
+        asked = [work.remaining() for work in waiting]
         room = _PIECE if len(waiting) > 1 or self._is_late else _PIECE_ALONE
+        if self._seconds_per_token:
+            room = min(room, max(_LEAST_PIECE, int(_PASS_SECONDS / self._seconds_per_token)))
         pieces: list[tuple[_Work, Sequence[int], bool]] = []
-        for work in waiting:
-            tokens = work.remaining()
-            size = 1 if len(tokens) == 1 else min(len(tokens), room)
-            room -= size if len(tokens) > 1 else 0
+        for work, tokens, size in zip(waiting, asked, _shares([len(tokens) for tokens in asked], room), strict=True):
             if size > 0:
                 pieces.append((work, tokens[:size], size == len(tokens)))
         needed = sum(len(piece) for _, piece, _ in pieces)
@@ -291,9 +324,16 @@ class Member:
         self._session = session
         self._asleep = threading.Condition(company._lock)
         self._pass: tuple[int, float, int] | None = None  # of the last one: tokens, seconds, texts
+        self.is_given_up = False
+
+    def give_up(self) -> None:
+        """Have ``evaluate`` raise GivenUpError, also one that waits: after the pass under way. From any thread."""
+        with self._company._lock:
+            self.is_given_up = True
+            self._asleep.notify()
 
     def evaluate(self, pending: Sequence[int], draft: Draft) -> Logits:
-        """See ``Evaluator.evaluate``."""
+        """See ``Evaluator.evaluate``. Raises GivenUpError once ``give_up`` was called."""
         self._pass = None
         return self._company._ask(_Work(self, self._session, pending, draft, self._asleep, self._session.length))
 

@@ -61,6 +61,7 @@ class ProgramChecker:
         found = run_tests(self._prefix + source, self._tests, self._setup, self._limits)
         self.isolation = found.isolation
         reason = f"{found.passed} of {found.total} tests passed"
+        reason += f", {found.inside} of them run in the program's own process" if found.inside else ""
         return Check(
             found.is_passed, found.passed / found.total, f"{reason}; {found.reason}" if found.reason else reason
         )

@@ -1,0 +1,228 @@
+"""``selfee serve``: a model for any client, until it is told to end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from selfee.chain.budgets import Budgets
+from selfee.cli.ask import BUDGETS, MODEL_HELP, SAMPLING, ModeName, resolve_model, revision_policy
+from selfee.cli.interrupts import INTERRUPTED
+from selfee.cli.model_file import CacheTypeName
+from selfee.cli.options import FlagGroup, with_flags
+from selfee.cli.output import Color, for_terminal, screen_of
+from selfee.cli.serving.settings import Addressing, Logging, read_keys
+from selfee.engines.base import SamplingParams
+from selfee.errors import UsageError
+from selfee.weights.fetch.builtin import BUILTIN_MODELS, DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from selfee.serve.config import Defaults
+    from selfee.serve.opening import Opening
+
+EXAMPLES = """Examples:
+
+\b
+  selfee serve
+  selfee serve -m model.gguf --port 9000 --parallel 4
+  selfee serve -m smollm2-135m -m big=hf:org/repo/file.gguf
+  selfee serve --host 0.0.0.0 --key-file keys.txt --tls-cert cert.pem --tls-key key.pem
+  SELFEE_API_KEY=… selfee serve -m https://host/v1#model
+  curl http://127.0.0.1:8080/v1/chat/completions -H 'Content-Type: application/json' \\
+    -d '{"messages": [{"role": "user", "content": "Why is the sky blue?"}]}'
+
+Every flag --some-flag can also be set by the variable SELFEE_SOME_FLAG; the flag wins."""
+
+ADDRESSING = FlagGroup(Addressing)
+LOGGING = FlagGroup(Logging)
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.command("serve", epilog=EXAMPLES)
+@with_flags(ADDRESSING, LOGGING, BUDGETS, SAMPLING)
+def serve(
+    addressing: Addressing,
+    logging: Logging,
+    budgets: Budgets,
+    params: SamplingParams,
+    call: typer.Context,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-m",
+            "--model",
+            help=f"{MODEL_HELP} NAME=MODEL gives it another name; may be given more than once.  "
+            f"[default: {DEFAULT_MODEL}]",
+            envvar="SELFEE_MODEL",
+            show_envvar=False,
+        ),
+    ] = None,
+    min_revisions: Annotated[
+        int | None,
+        typer.Option(
+            help="Enforce at least so many, where a request does not say.  [default: 0]",
+            envvar="SELFEE_MIN_REVISIONS",
+            show_envvar=False,
+        ),
+    ] = None,
+    max_revisions: Annotated[
+        int | None,
+        typer.Option(
+            help="Allow at most so many, where a request does not say.  [default: 3]",
+            envvar="SELFEE_MAX_REVISIONS",
+            show_envvar=False,
+        ),
+    ] = None,
+    mode: Annotated[
+        ModeName,
+        typer.Option(
+            help="How the model is driven; auto chooses what suits it.", envvar="SELFEE_MODE", show_envvar=False
+        ),
+    ] = ModeName.AUTO,
+    prompts: Annotated[
+        str | None,
+        typer.Option(help="Name of the critic's and reviser's words.", envvar="SELFEE_PROMPTS", show_envvar=False),
+    ] = None,
+    parallel: Annotated[
+        int,
+        typer.Option(
+            help="Requests that go through the model together; further ones wait.",
+            envvar="SELFEE_PARALLEL",
+            show_envvar=False,
+            min=1,
+            max=64,
+        ),
+    ] = 8,
+    context: Annotated[
+        int | None,
+        typer.Option(
+            "-c",
+            "--context",
+            help="Tokens of context.  [default: the model's]",
+            envvar="SELFEE_CONTEXT",
+            show_envvar=False,
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "-t",
+            "--threads",
+            help="Threads to compute with.  [default: the cores]",
+            envvar="SELFEE_THREADS",
+            show_envvar=False,
+        ),
+    ] = None,
+    repack: Annotated[
+        bool | None,
+        typer.Option(
+            "--repack/--no-repack",
+            help="Copy weights into a faster layout while loading.  [default: if memory allows]",
+            envvar="SELFEE_REPACK",
+            show_envvar=False,
+        ),
+    ] = None,
+    cache_type: Annotated[
+        CacheTypeName,
+        typer.Option(
+            help="What the model has read is stored as; q8_0 takes half the memory, and the text may change.",
+            envvar="SELFEE_CACHE_TYPE",
+            show_envvar=False,
+        ),
+    ] = CacheTypeName.F16,
+    drafting: Annotated[
+        bool,
+        typer.Option(
+            "--drafting/--no-drafting",
+            help="Guess tokens from earlier text and verify many at once: the same text, sooner.",
+            envvar="SELFEE_DRAFTING",
+            show_envvar=False,
+        ),
+    ] = True,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the key for the server that -m names; else SELFEE_API_KEY is used.",
+            envvar="SELFEE_API_KEY_FILE",
+            show_envvar=False,
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds to wait for that server's next byte.", envvar="SELFEE_TIMEOUT", show_envvar=False),
+    ] = None,
+) -> None:
+    """Open the models and serve them."""
+    try:
+        from selfee.serve.config import Defaults
+        from selfee.serve.logs import log_to
+        from selfee.serve.opening import Opening
+        from selfee.serve.running import bind, run_server
+    except ModuleNotFoundError as error:
+        raise missing_extra(error) from error
+
+    stderr = screen_of(sys.stderr, Color.AUTO)
+    config = addressing.config(read_keys(addressing.key_file, os.environ))
+    log_to(sys.stderr, logging.log_form, requests=logging.log_requests)
+    policy = revision_policy(None, min_revisions, max_revisions)
+    common = {"context_length": context, "threads": threads, "repack": repack, "drafting": drafting}
+    common |= {"cache_type": cache_type.cache_type, "timeout": timeout}
+    openings: list[Opening] = []
+    for words in model or [DEFAULT_MODEL]:
+        name, spec = _named(words)
+        defaults = Defaults(policy, params, budgets, mode.value, prompts)
+        options = resolve_model(spec, api_key_file, stderr) | common
+        openings.append(Opening(name, options, _suited(defaults, spec, call), parallel))
+    if len({opening.name for opening in openings}) < len(openings):
+        raise UsageError("--model: two models have the same name; expected different ones; write NAME=MODEL")
+    with bind(config.host, config.port) as listening:
+        url = addressing.url(listening.getsockname()[1])
+        names = ", ".join(opening.name for opening in openings)
+        stderr.write(stderr.style(f"loading {for_terminal(names)} …\n", "dim"))
+
+        def tell_ready() -> None:
+            keys = "" if not config.access.keys else " (with a key)"
+            stderr.write(f"selfee serves {for_terminal(names)} at {url}{keys}\n")
+            stderr.write(stderr.style(f"OpenAI's API: {url}/v1   page: {url}   Ctrl-C ends it\n", "dim"))
+            sys.stderr.flush()
+
+        told = run_server(config, [opening.served() for opening in openings], listening, tell_ready)
+    if told == 2:
+        raise typer.Exit(INTERRUPTED)
+
+
+def missing_extra(error: ModuleNotFoundError) -> Exception:
+    """What to install where a package of the server is not there."""
+    from selfee.errors import MissingExtraError
+
+    return MissingExtraError(f"serve: {error.name} is not installed; expected it; run: pip install 'selfee[serve]'")
+
+
+def _named(words: str) -> tuple[str, str]:
+    """The name for clients and the model in ``NAME=MODEL`` or ``MODEL``."""
+    name, separator, spec = words.partition("=")
+    if separator and name and spec and not any(character in name for character in ":/#.\\ "):
+        return name, spec
+    if words in BUILTIN_MODELS:
+        return words, words
+    last = words.rpartition("#")[2] if "#" in words else Path(words.partition("?")[0]).stem
+    return last.rpartition("/")[2].replace(":", "-") or "model", words
+
+
+def _suited(defaults: Defaults, spec: str, call: typer.Context) -> Defaults:
+    """Mode, words and temperature that suit a built-in model, where the user did not choose."""
+    from dataclasses import replace
+
+    known = BUILTIN_MODELS.get(spec)
+    if known is None:
+        return defaults
+    if call.params["temperature"] is None:
+        defaults = replace(defaults, params=replace(defaults.params, temperature=known.temperature))
+    if defaults.mode != "auto":
+        return defaults
+    return replace(defaults, mode=ModeName(known.mode).value, prompts=defaults.prompts or known.prompts)

@@ -1,0 +1,1 @@
+"""What ``selfee serve`` needs beside its flags."""

@@ -1,0 +1,119 @@
+"""Giving up a request from another thread: while its prompt is read, and between any two tokens."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from selfee.engines.base import (
+    ChatEngine,
+    ChatRequest,
+    Chunk,
+    CountingEngine,
+    Engine,
+    FinishReason,
+    ProbingEngine,
+    Request,
+    ScoringEngine,
+)
+
+
+class Cancellation:
+    """Set once, by anybody; whoever computes for the request hears of it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_set = False
+        self._listeners: list[Callable[[], None]] = []
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the request is given up."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Give the request up."""
+        with self._lock:
+            self._is_set = True
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener()
+
+    @contextmanager
+    def heard_by(self, listener: Callable[[], None]) -> Iterator[None]:
+        """Call ``listener`` when it is set, or at once if it is, for the time of a ``with`` block."""
+        with self._lock:
+            self._listeners.append(listener)
+            is_set = self._is_set
+        if is_set:
+            listener()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._listeners.remove(listener)
+
+
+def cancellable(engine: object, cancellation: Cancellation) -> Any:
+    """The engine, with every stream ending as CANCELLED soon after ``cancellation`` is set.
+
+    It can what the engine can, and nothing else.
+    """
+    kinds = {Engine: _Completes, ChatEngine: _Chats, CountingEngine: _Counts, ScoringEngine: _Scores}
+    kinds |= {ProbingEngine: _Probes}
+    able = tuple(mixin for protocol, mixin in kinds.items() if isinstance(engine, protocol))
+    kind = type("CancellableEngine", (*able, _Cancellable), {})
+    return kind(engine, cancellation)
+
+
+class _Cancellable:
+    def __init__(self, engine: Any, cancellation: Cancellation) -> None:
+        self._engine = engine
+        self._cancellation = cancellation
+        self.name = str(getattr(engine, "name", type(engine).__name__))
+        self.context_length: int | None = getattr(engine, "context_length", None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def _until_cancelled(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        try:
+            for chunk in chunks:
+                if self._cancellation.is_set and chunk.finish_reason is None:
+                    yield Chunk("", FinishReason.CANCELLED)
+                    return
+                yield chunk
+        finally:
+            close = getattr(chunks, "close", None)
+            if close is not None:
+                close()
+
+
+class _Completes(_Cancellable):
+    def stream(self, request: Request) -> Iterator[Chunk]:
+        return self._until_cancelled(self._engine.stream(replace(request, cancellation=self._cancellation)))
+
+
+class _Chats(_Cancellable):
+    def stream_chat(self, request: ChatRequest) -> Iterator[Chunk]:
+        return self._until_cancelled(self._engine.stream_chat(replace(request, cancellation=self._cancellation)))
+
+
+class _Counts(_Cancellable):
+    def count_tokens(self, text: str, *, parse_special: bool = False) -> int:
+        return int(self._engine.count_tokens(text, parse_special=parse_special))
+
+
+class _Scores(_Cancellable):
+    def score(self, prompt: str, choices: Sequence[str], *, parse_special: bool = False) -> Sequence[float]:
+        found: Sequence[float] = self._engine.score(prompt, choices, parse_special=parse_special)
+        return found
+
+
+class _Probes(_Cancellable):
+    def probe_scoring(self) -> ScoringEngine | None:
+        scorer: ScoringEngine | None = self._engine.probe_scoring()
+        return scorer
