@@ -146,7 +146,7 @@ def test_planted_noise_is_exposed(shell: Shell) -> None:
 
 @pytest.mark.slow
 def test_a_planted_share_of_unreadable_replies_is_exposed_and_withholds_the_score(shell: Shell) -> None:
-    judge, code = judge_of(shell, Biases(unreadable=0.25), "--asks", "2")
+    judge, code = judge_of(shell, Biases(unreadable=0.25, seed=1), "--asks", "2")
     assert holds(judge["readability"]["unreadable_at_first"], 0.25)
     assert judge["readability"]["unreadable"]["hits"] > 0
     assert code == 1
