@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from selfee.eval.reporting.pictures import attempts_picture, strategies_picture
 from selfee.eval.reporting.sections import Picture, Rows, Section
 from selfee.eval.reporting.words import number, p_value, plural
-from selfee.eval.revising.result import Analysis, Estimate, Group
+from selfee.eval.revising.result import Analysis, Group
+from selfee.eval.scoring.estimates import Estimate
 
 _ORACLE = "knows the right answer: a ceiling"
 
