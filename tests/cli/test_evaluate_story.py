@@ -373,3 +373,39 @@ def test_words_that_do_not_fit_are_answered_in_one_paragraph(shell: Shell, words
     outcome = shell.run("judge", *words, "-o", "run", "-m", "script:s.jsonl", check=2)
     assert match in outcome.stderr
     assert outcome.stderr.count("\n") == 1
+
+
+def test_answers_judgments_and_report_are_one_tour(shell: Shell) -> None:
+    prepare(shell)
+    shell.run(*answer(shell, "--revisions", "1"))
+    write(
+        shell.folder / "chatgpt.jsonl",
+        *({"question_id": n, "text": f"Other answer to <{n}> [quality 6]", "answer_id": f"o{n}"} for n in range(COUNT)),
+    )
+    with serve() as server:
+        words = ["judge", "run/answers/mine.jsonl", "chatgpt.jsonl", "-o", "run", "-m", server.address]
+        shell.run(*words, "--controls", "2")
+    told = json.loads(shell.run("report", "run", "--json").stdout)
+    scores = {(each["model"], each["baseline"]): each["scores"] for each in told["pairs"]}
+    wins = {names: (each["wins"], each["losses"]) for names, each in scores.items()}
+    assert wins["mine@0", "chatgpt"] == (0, 2 * COUNT)
+    assert wins["mine@1", "chatgpt"] == wins["mine", "chatgpt"] == (2 * COUNT, 0)
+    assert scores["mine@0", "chatgpt"]["relative"]["value"] == pytest.approx(100 * 4 / 6)
+    shell.run("report", "run", "--out", "page")
+    page = (shell.folder / "page.html").read_text(encoding="utf-8")
+    assert "First answer to" in page
+    assert "Revised answer to" in page
+
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guides" / "evaluate.md"
+
+
+def test_every_flag_in_the_guide_exists(shell: Shell) -> None:
+    text = GUIDE.read_text(encoding="utf-8").replace("\\\n", " ")
+    helps = {name: shell.run(name, "--help").stdout for name in ("answer", "judge", "report")}
+    commands = [line.partition("#")[0].split() for line in text.splitlines() if line.startswith("selfee ")]
+    assert len(commands) >= 10
+    for command in commands:
+        for word in command[2:]:
+            if word.startswith("-"):
+                assert word in helps[command[1]].replace("/", " ").split() or f"{word}," in helps[command[1]], word

@@ -160,6 +160,7 @@ def _file_names(judges: Sequence[str], work: Sequence[Assignment], comparing: Co
 
 @contextmanager
 def _opened(model: str, opening: _Opening, paying: Paying, journal: Journal) -> Iterator[JournalledEngine]:
+    from selfee.cli.answer import identity_of
     from selfee.engines.paid.journalled import journal_local
 
     parallel = opening.parallel_of(model)
@@ -189,7 +190,7 @@ def _opened(model: str, opening: _Opening, paying: Paying, journal: Journal) -> 
         opening.screen,
         parallel,
     ) as engine:
-        yield journal_local(engine, journal, model=name_of(model))
+        yield journal_local(engine, journal, model=identity_of(model))
 
 
 def _judge_all(
@@ -219,6 +220,10 @@ def _judge_all(
 
     try:
         judged = judge_items(engine, work, judging.rules, parallel=opening.parallel_of(model), listen=listen)
+    except KeyboardInterrupt:
+        if display is not None:
+            display.note("stopped; what was paid for is kept: the same command goes on")
+        raise
     finally:
         if display is not None:
             display.clear()

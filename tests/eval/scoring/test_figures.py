@@ -111,6 +111,23 @@ def test_the_baseline_is_what_most_were_compared_with() -> None:
     assert roles == {("a", "base"), ("b", "base"), ("c", "base"), ("a", "other")}
 
 
+def test_of_two_numbers_of_revisions_the_smaller_is_the_baseline_in_every_pair() -> None:
+    judgments = [
+        Judgment(
+            form=Form.PAIR_LABEL,
+            question_id="1",
+            first=Shown("m", revision=first),
+            second=Shown("m", revision=second),
+            judge="j",
+            template="t",
+            label=Label.TIE,
+        )
+        for first, second in ((0, 1), (1, 0), (2, 1), (1, 2), (2, 3))
+    ]
+    pairs = {(each.model, each.baseline) for each in compare_all(judgments)}
+    assert pairs == {("m@1", "m@0"), ("m@2", "m@1"), ("m@3", "m@2")}
+
+
 def test_an_unknown_baseline_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(UsageError, match=r"expected one of baseline, model"):
         sum_up(list(judged(random_judge(3))), baseline="gpt")

@@ -50,7 +50,8 @@ class AskRules:
         """How a reply is drawn: repeated judgments, and the other order of equal texts, have other seeds."""
         temperature = template.temperature if self.temperature is None else self.temperature
         seed = derive_seed(self.seed, 2 * item.repeat + item.is_swapped, "repeat ")
-        return SamplingParams(temperature=temperature or 0.0, top_p=1.0, top_k=0, seed=seed)
+        # Only what every server knows: others than the defaults would be sent, and strict servers refuse them.
+        return SamplingParams(temperature=temperature or 0.0, top_p=1.0, seed=seed)
 
     def limit(self, template: Template) -> int:
         """Tokens that a reply may have."""

@@ -10,7 +10,6 @@ from selfee.eval.reporting.report import Effort, Point, score_of
 from selfee.eval.reporting.sections import Picture
 from selfee.eval.reporting.svg import Drawing, Scale, scale_for, short
 from selfee.eval.reporting.words import figure, number
-from selfee.eval.revising.result import Estimate as AnalysisEstimate
 from selfee.eval.revising.result import Group
 from selfee.eval.scoring.bias import JudgeFigures
 from selfee.eval.scoring.comparisons import Comparison
@@ -245,7 +244,7 @@ def attempts_picture(group: Group) -> Picture | None:
         return None
     is_share = group.grader is not None and group.grader.scale == "right"
     factor, unit = (100.0, "right, %") if is_share else (1.0, "grade")
-    scores = [_scaled(each.delivered_score, factor) for each in shown]
+    scores = [each.delivered_score.scaled(factor) for each in shown]
     title = f"{group.name}: delivered, against revisions allowed"
     told = "; ".join(f"{each.number}: {figure(score, 1)}" for each, score in zip(shown, scores, strict=True))
     top, bottom = 30.0, 230.0
@@ -275,7 +274,7 @@ def strategies_picture(group: Group) -> Picture | None:
     factor, unit = (100.0, "right, %") if is_share else (1.0, "grade")
     title = f"{group.name}: tokens against quality"
     told = "; ".join(
-        f"{each.name}: {figure(_scaled(each.score, factor), 1)}, {each.tokens:,.0f} tokens" for each in shown
+        f"{each.name}: {figure(each.score.scaled(factor), 1)}, {each.tokens:,.0f} tokens" for each in shown
     )
     top, bottom = 30.0, 230.0
     drawing = Drawing(title, told, _WIDTH, 282 + 17 * len(families))
@@ -285,13 +284,8 @@ def strategies_picture(group: Group) -> Picture | None:
     drawing.axis_below(x, bottom, "tokens generated for a question", top, ",.0f")
     for each in shown:
         at, height = x(each.tokens or 0.0), y((each.score.value or 0.0) * factor)
-        drawing.mark(at, height, families.index(each.family), f"{each.name}: {figure(_scaled(each.score, factor), 1)}")
+        drawing.mark(at, height, families.index(each.family), f"{each.name}: {figure(each.score.scaled(factor), 1)}")
     drawing.legend(families, _LEFT, 282)
     return Picture(
         title, drawing.render(), "Of two at the same place from the left, the higher one spends its tokens better."
     )
-
-
-def _scaled(estimate: AnalysisEstimate, factor: float) -> Estimate:
-    """An analysis's figure in other units."""
-    return Estimate(estimate.value, estimate.low, estimate.high, estimate.count).scaled(factor)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from selfee.eval.reporting.pictures import attempts_picture, strategies_picture
 from selfee.eval.reporting.sections import Picture, Rows, Section
 from selfee.eval.reporting.words import number, p_value, plural
-from selfee.eval.revising.result import Analysis, Estimate, Group
+from selfee.eval.revising.result import Analysis, Group
+from selfee.eval.scoring.estimates import Estimate
 
 _ORACLE = "knows the right answer: a ceiling"
 
@@ -30,7 +31,7 @@ def revising_sections(analysis: Analysis | None) -> list[Section]:
         drawn: tuple[Picture, ...] = tuple(picture for picture in pictures if picture is not None)
         title = f"Chains: {group.name}"
         words = (_about(group), *((analysis.matching,) if group.strategies and analysis.matching else ()))
-        sections.append(Section(f"chains-{place}", title, words, drawn, tables, group.notes))
+        sections.append(Section(f"chains-{place}", title, (*words, *group.notes), drawn, tables))
     return sections
 
 

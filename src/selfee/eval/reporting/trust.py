@@ -7,7 +7,7 @@ from collections import Counter
 from selfee import __version__
 from selfee.eval.reporting.pictures import position_picture
 from selfee.eval.reporting.report import Report
-from selfee.eval.reporting.sections import Rows, Section
+from selfee.eval.reporting.sections import Rows, Section, Table
 from selfee.eval.reporting.words import figure, number, percent, plural, share_of
 from selfee.eval.scoring.bias import JudgeFigures
 from selfee.eval.scoring.estimates import Estimate
@@ -30,7 +30,7 @@ def trust_sections(report: Report) -> list[Section]:
 
 
 def _judges(report: Report) -> Section:
-    tables = []
+    tables: list[Table] = []
     for judge in report.figures.judges:
         rows = Rows(f"Judge {judge.judge}", ("What", "Found", "A judge without the bias"), (0, 1, 2))
         _position_rows(judge, rows)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from selfee.eval.scoring.comparisons import compare_all
-from selfee.eval.scoring.estimates import Draws, Estimate, Resampling
+from selfee.eval.scoring.estimates import Draws, Estimate, Resampling, sums_by
 from selfee.eval.scoring.judgment import Judgment
 
 _CONTROL = re.compile(r" \(control: ([a-z-]+)\)$")
@@ -70,7 +70,7 @@ def _figures(kind: str, votes: Sequence[tuple[str, float]], resampling: Resampli
     draws = Draws(len(names), resampling)
 
     def mean(values: np.typing.NDArray[np.float64]) -> Estimate:
-        return draws.ratio(np.bincount(where, values, len(names)), sizes, len(votes))
+        return draws.ratio(sums_by(where, values, len(names)), sizes, len(votes))
 
     wins, loses = (outcome == 1.0).astype(np.float64), (outcome == 0.0).astype(np.float64)
     return Control(kind, len(votes), mean(wins), mean(loses), mean(wins - loses))
