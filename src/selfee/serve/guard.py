@@ -159,7 +159,8 @@ class Guard:
                 if ignored := scope["selfee.ignored"]:
                     headers.append((b"x-selfee-ignored", ", ".join(ignored).encode("ascii", "replace")))
                 headers += self._cross_origin(origin, scope["method"])
-                if any(value.startswith(b"text/html") for name, value in message["headers"] if name == b"content-type"):
+                given = dict(message["headers"])
+                if given.get(b"content-type", b"").startswith(b"text/html") and b"content-security-policy" not in given:
                     headers += [(b"content-security-policy", _POLICY.encode()), (b"referrer-policy", b"no-referrer")]
                 message = message | {"headers": [*message["headers"], *headers]}
             await send(message)

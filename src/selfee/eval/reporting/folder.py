@@ -227,12 +227,12 @@ def _material(folder: Path, found: _Found) -> Material:
         some = read_reviews(path)
         reviews += some
         found.judgments += _judgments_of(path, some, answers, found)
-    if not found.judgments:
-        raise UsageError(
-            f"{folder}: holds no judgments; expected judgments.jsonl of selfee judge, or review files of 2023; run "
-            "selfee judge first"
-        )
     analysis = folder / ANALYSIS
+    if not found.judgments and not analysis.is_file():
+        raise UsageError(
+            f"{folder}: holds no judgments; expected what selfee judge or selfee revisions wrote, or review files of "
+            "2023; run one of them first"
+        )
     return Material(
         folder,
         tuple(_completed(each, answers, found.questions) for each in found.judgments),

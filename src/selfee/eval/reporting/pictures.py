@@ -10,6 +10,8 @@ from selfee.eval.reporting.report import Effort, Point, score_of
 from selfee.eval.reporting.sections import Picture
 from selfee.eval.reporting.svg import Drawing, Scale, scale_for, short
 from selfee.eval.reporting.words import figure, number
+from selfee.eval.revising.result import Estimate as AnalysisEstimate
+from selfee.eval.revising.result import Group
 from selfee.eval.scoring.bias import JudgeFigures
 from selfee.eval.scoring.comparisons import Comparison
 from selfee.eval.scoring.estimates import Estimate, share
@@ -234,3 +236,62 @@ def _told(name: str, score: Estimate) -> str:
 
 def _percent(estimate: Estimate) -> str:
     return "–" if estimate.value is None else f"{estimate.value:.1%}"
+
+
+def attempts_picture(group: Group) -> Picture | None:
+    """What would be delivered after so many revisions, with intervals. None with fewer than two attempts."""
+    shown = [each for each in group.attempts if each.delivered_score.value is not None]
+    if len(shown) < 2:
+        return None
+    is_share = group.grader is not None and group.grader.scale == "right"
+    factor, unit = (100.0, "right, %") if is_share else (1.0, "grade")
+    scores = [_scaled(each.delivered_score, factor) for each in shown]
+    title = f"{group.name}: delivered, against revisions allowed"
+    told = "; ".join(f"{each.number}: {figure(score, 1)}" for each, score in zip(shown, scores, strict=True))
+    top, bottom = 30.0, 230.0
+    drawing = Drawing(title, told, _WIDTH, 276)
+    y, x = scale_for(_ends(scores), bottom, top), scale_for([each.number for each in shown], _LEFT + 10, _RIGHT - 10)
+    drawing.axis_left(y, _LEFT, unit, _RIGHT)
+    drawing.line(_LEFT, bottom, _RIGHT, bottom)
+    for each in shown:
+        drawing.text(x(each.number), bottom + 15, str(each.number), "middle", "tick")
+    drawing.text((_LEFT + _RIGHT) / 2, bottom + 32, "revisions allowed", "middle", "label")
+    drawing.path([(x(each.number), y(score.value or 0.0)) for each, score in zip(shown, scores, strict=True)], 0)
+    for each, score in zip(shown, scores, strict=True):
+        if score.low is not None and score.high is not None:
+            drawing.whisker(x(each.number), y(score.low), x(each.number), y(score.high), 0)
+        drawing.mark(x(each.number), y(score.value or 0.0), 0, figure(score, 1))
+        drawing.text(x(each.number) + 8, y(score.value or 0.0) - 7, number(score.value, 1), "start", "value")
+    return Picture(title, drawing.render(), "Bars are intervals of 95 %.")
+
+
+def strategies_picture(group: Group) -> Picture | None:
+    """What each way to spend tokens delivers, against the tokens. None with fewer than two ways that tell them."""
+    shown = [each for each in group.strategies if each.tokens is not None and each.score.value is not None]
+    families = list(dict.fromkeys(each.family for each in shown))
+    if len(shown) < 2:
+        return None
+    is_share = group.grader is not None and group.grader.scale == "right"
+    factor, unit = (100.0, "right, %") if is_share else (1.0, "grade")
+    title = f"{group.name}: tokens against quality"
+    told = "; ".join(
+        f"{each.name}: {figure(_scaled(each.score, factor), 1)}, {each.tokens:,.0f} tokens" for each in shown
+    )
+    top, bottom = 30.0, 230.0
+    drawing = Drawing(title, told, _WIDTH, 282 + 17 * len(families))
+    y = scale_for([(each.score.value or 0.0) * factor for each in shown], bottom, top)
+    x = scale_for([0.0, *(each.tokens or 0.0 for each in shown)], _LEFT + 6, _RIGHT - 10, 0.04)
+    drawing.axis_left(y, _LEFT, unit, _RIGHT)
+    drawing.axis_below(x, bottom, "tokens generated for a question", top, ",.0f")
+    for each in shown:
+        at, height = x(each.tokens or 0.0), y((each.score.value or 0.0) * factor)
+        drawing.mark(at, height, families.index(each.family), f"{each.name}: {figure(_scaled(each.score, factor), 1)}")
+    drawing.legend(families, _LEFT, 282)
+    return Picture(
+        title, drawing.render(), "Of two at the same place from the left, the higher one spends its tokens better."
+    )
+
+
+def _scaled(estimate: AnalysisEstimate, factor: float) -> Estimate:
+    """An analysis's figure in other units."""
+    return Estimate(estimate.value, estimate.low, estimate.high, estimate.count).scaled(factor)

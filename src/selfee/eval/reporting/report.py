@@ -11,6 +11,8 @@ from selfee import __version__
 from selfee.chain.types import Chain
 from selfee.eval.answers import Answer
 from selfee.eval.reporting.folder import Material, answer_hashes
+from selfee.eval.revising.result import Analysis
+from selfee.eval.revising.result_file import read_analysis
 from selfee.eval.scoring.bias import speaks_to_judge
 from selfee.eval.scoring.comparisons import Comparison
 from selfee.eval.scoring.estimates import Estimate, Resampling
@@ -70,6 +72,7 @@ class Report:
     suspects: tuple[Suspect, ...]
     efforts: Mapping[str, Effort]
     points: tuple[Point, ...]
+    analysis: Analysis | None = None  # of revisions, where the folder holds one
     speaking: tuple[tuple[str, str], ...] = ()  # (title, question) of answers that speak to the judge
 
     @property
@@ -93,6 +96,7 @@ class Report:
             "audit": [asdict(each) | {"finding": each.finding.value} for each in self.suspects],
             "efforts": [asdict(each) for each in self.efforts.values()],
             "points": _finite([asdict(each) for each in self.points]),
+            "analysis": None if self.analysis is None else _finite(asdict(self.analysis)),
             "speaking_to_the_judge": [list(each) for each in self.speaking],
             "files": dict(self.material.files),
             "notes": list(self.material.notes),
@@ -105,14 +109,18 @@ def make_report(material: Material, settings: Settings | None = None) -> Report:
     texts = answer_hashes(material)
     speaking = frozenset(sha for sha, text in texts.items() if speaks_to_judge(text))
     asked = material.expected
-    figures = sum_up(
-        material.judgments,
-        resampling=settings.resampling,
-        baseline=settings.baseline,
-        questions=asked,
-        allow_gaps=settings.allow_gaps,
-        people=material.people,
-        speaking=speaking,
+    figures = (
+        _no_figures(settings)
+        if not material.judgments
+        else sum_up(
+            material.judgments,
+            resampling=settings.resampling,
+            baseline=settings.baseline,
+            questions=asked,
+            allow_gaps=settings.allow_gaps,
+            people=material.people,
+            speaking=speaking,
+        )
     )
     efforts = _efforts(material)
     return Report(
@@ -124,8 +132,14 @@ def make_report(material: Material, settings: Settings | None = None) -> Report:
         tuple(audit(material.reviews)),
         efforts,
         tuple(_points(figures, efforts)),
+        read_analysis(material.analysis) if material.analysis is not None else None,
         tuple(_speakers(material, speaking)),
     )
+
+
+def _no_figures(settings: Settings) -> Figures:
+    """A folder may hold an analysis of revisions and nothing that was judged."""
+    return Figures((), (), (), (), settings.resampling, "")
 
 
 def _speakers(material: Material, speaking: frozenset[str]) -> list[tuple[str, str]]:

@@ -150,7 +150,7 @@ def _gaps(report: Report) -> Section:
 
 
 def _made(report: Report) -> Section:
-    figures = report.figures
+    figures, analysis = report.figures, report.analysis
     rows = Rows("Judges and what they were asked with.", ("Judge", "Templates", "Parameters", "Comparison"), range(4))
     for pair in figures.pairs:
         parameters = ", ".join(f"{name} {value}" for name, value in pair.parameters.items())
@@ -158,7 +158,9 @@ def _made(report: Report) -> Section:
     files = Rows("Files that were read.", ("File", "What it is"), range(2))
     for name, kind in report.material.files.items():
         files.add(name, kind)
+    told = () if analysis is None else tuple(filter(None, (analysis.command, analysis.intervals)))
     words = (
+        *told,
         f"{len(report.material.judgments):,} judgments; made by selfee {__version__}. Intervals: the middle 95 % of "
         f"{figures.resampling.draws:,} draws of questions with replacement, seed {figures.resampling.seed}, both "
         "orders of a question always together; shares of independent cases have Wilson's interval. p-values: "
