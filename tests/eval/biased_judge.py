@@ -294,7 +294,7 @@ def _handler(server: JudgeServer) -> type[BaseHTTPRequestHandler]:
             if body.get("stream"):
                 self._stream(answer, bool(body.get("logprobs")))
             else:
-                choice = {"index": 0, "finish_reason": "stop", "message": {"content": answer.text}}
+                choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "message": {"content": answer.text}}
                 told = {"logprobs": {"content": answer.tokens}} if body.get("logprobs") else {}
                 self._send({"choices": [choice | told], "usage": answer.usage})
 

@@ -246,7 +246,8 @@ def identity_of(model: str) -> str:
     from selfee.eval.answering.files import model_sha256
 
     is_script = model.startswith("script:")
-    path = Path(model.removeprefix("script:")) if is_script else model_store(os.environ).resolve(model, QuietDisplay())
+    named = model.removeprefix("script:") if is_script else model_store(os.environ).resolve(model, QuietDisplay())
+    path = Path(named)
     return f"{path.name} {model_sha256(path)[:16]}"
 
 

@@ -85,7 +85,7 @@ def judge(
     comparing: Comparing,
     which: Questioning,
     paying: Paying,
-    answers: Annotated[list[str], typer.Argument(metavar="FILE[@N]...", help="Answers: ours, or of any known format.")],
+    answers: Annotated[list[str], typer.Argument(metavar="FILE[@N]", help="Answers: ours, or of any known format.")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder of the evaluation.")],
     judges: Annotated[list[str], typer.Option("-m", "--judge", help=JUDGE_HELP)],
     questions: Annotated[

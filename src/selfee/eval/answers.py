@@ -128,7 +128,7 @@ def _read(row: Mapping[str, Any], where: str, stem: str, questions: Mapping[str,
     question_id = row.get("question_id", row.get("id"))
     if isinstance(question_id, bool) or not isinstance(question_id, str | int):
         raise BadFileError(f"{where}: field 'question_id' is {question_id!r}; expected the question that it answers")
-    if "system" in row:
+    if "system" in row and "turns" in row:
         return _ours(row, where, str(question_id))
     texts = _texts(row, where)
     told = row.get("answer_id")
