@@ -93,7 +93,9 @@ def _client(engine: LocalEngine, address: str, **more: Any) -> Any:
 
         prefix_token_id = eot_token_id
 
-    return Client(model="tiny", base_url=address, tokenizer_backend="none", tokenized_requests=True, **more)
+    client = Client(model="tiny", base_url=address, tokenizer_backend="none", **more)
+    client.tokenizer, client.tokenized_requests = object(), True  # it only asks whether there is one
+    return client
 
 
 @pytest.mark.parametrize(("batch", "concurrent"), [(1, 1), (4, 1), (1, 4)])
@@ -101,7 +103,6 @@ def test_loglikelihoods_are_those_of_the_engine(engine: LocalEngine, address: st
     from lm_eval.api.instance import Instance  # type: ignore[import-not-found]
 
     client = _client(engine, address, batch_size=batch, num_concurrent=concurrent)
-    client.tokenizer = object()  # it only asks whether there is one
     requests = [
         Instance("loglikelihood", {}, arguments=pair, idx=number, metadata=("task", number, 1))
         for number, pair in enumerate(QUESTIONS)
@@ -138,7 +139,6 @@ def test_a_tiny_task_of_multiple_choice_is_scored(engine: LocalEngine, address: 
         "metric_list": [{"metric": "acc"}],
     }
     client = _client(engine, address, batch_size=2)
-    client.tokenizer = object()
     result = lm_eval.simple_evaluate(model=client, tasks=[config], bootstrap_iters=0)
     expected = 0
     for context, one, other in _TASK:

@@ -167,6 +167,32 @@ def test_no_file_can_be_removed_or_changed(tmp_path: Path) -> None:
     assert victim.read_text() == "precious"
 
 
+@pytest.mark.usefixtures("full")
+def test_where_files_are_not_out_of_reach_they_still_cannot_be_changed(tmp_path: Path) -> None:
+    """Landlock is left out here, as on an older kernel: the filter of system calls alone must keep files whole."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    program = f"""
+import ctypes, os
+from selfee.chain.checkers.sandbox import confinement
+libc = ctypes.CDLL(None, use_errno=True)
+libc.prctl(38, 1, 0, 0, 0)
+assert confinement._filter_calls(libc)
+assert open({str(victim)!r}).read() == "precious"
+for attempt in ("w", "a", "r+", "x"):
+    try:
+        open({str(victim)!r} + ("2" if attempt == "x" else ""), attempt)
+    except PermissionError:
+        print("refused")
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", program], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True
+    )
+    assert said.stdout.split() == ["refused"] * 4, said.stderr
+    assert victim.read_text() == "precious"
+    assert [each.name for each in tmp_path.iterdir()] == ["victim"]
+
+
 def test_no_secret_of_the_environment_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SELFEE_API_KEY", "secret")
     run = tried("import os\ndef f(x): return dict(os.environ)", "assert 'SELFEE_API_KEY' not in f(1) and len(f(1)) < 8")
