@@ -140,7 +140,7 @@ def test_a_person_presses_tab(home: Path, name: str) -> None:
     start = {"bash": "bash --rcfile ~/.bashrc -i", "zsh": "zsh -i", "fish": "fish -i"}[name]
     with tmux.terminal(home, environ_of(home)) as window:
         window.enter(start)
-        window.wait_for("ready> ")
+        window.wait_for("ready>")
         window.type("selfee mod")
         window.press("Tab")
         window.wait_for(r"ready> selfee models")
