@@ -87,7 +87,8 @@ class ChainView:
     def _end(self, event: SectionEnd) -> None:
         self._write(self._wrapping.finish())
         self._screen.write("\n")
-        cost = _cost_text(event.cost)
+        is_persons = event.verdict is not None and event.verdict.source is VerdictSource.USER
+        cost = "" if is_persons else _cost_text(event.cost)
         cut_off = "" if event.finished else self._screen.style("cut off", "yellow")
         if cut_off and event.verdict is None:
             self._line(cut_off + _after(cost))
@@ -112,6 +113,8 @@ class ChainView:
             return self._screen.style("● no verdict", "yellow")
         if verdict.source is VerdictSource.SILENCE:
             return self._screen.style("● asks for no revision", "yellow")
+        if verdict.source is VerdictSource.USER:
+            return self._screen.style("● your feedback", "magenta")
         share = _probability(verdict)
         if verdict.needed:
             return self._screen.style("● revision needed", "yellow") + self._dim(share)
