@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
 import logging
 import re
 import secrets
@@ -250,8 +251,6 @@ def _strip_prefix(scope: Scope) -> None:
 
 
 async def _refuse(send: Send, error: ApiError) -> None:
-    import json
-
     headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
     await _reply(
         send, error.status, json.dumps(error.body).encode(), [*headers, (b"content-type", b"application/json")]
