@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -170,7 +170,7 @@ def serve(
     config = addressing.config(read_keys(addressing.key_file, os.environ))
     log_to(sys.stderr, logging.log_form, requests=logging.log_requests)
     policy = revision_policy(None, min_revisions, max_revisions)
-    common = {"context_length": context, "threads": threads, "repack": repack, "drafting": drafting}
+    common: dict[str, Any] = {"context_length": context, "threads": threads, "repack": repack, "drafting": drafting}
     common |= {"cache_type": cache_type.cache_type, "timeout": timeout}
     openings: list[Opening] = []
     for words in model or [DEFAULT_MODEL]:

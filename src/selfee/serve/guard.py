@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -162,7 +163,7 @@ class Guard:
                 headers += self._cross_origin(origin, scope["method"])
                 if any(value.startswith(b"text/html") for name, value in message["headers"] if name == b"content-type"):
                     headers += [(b"content-security-policy", _POLICY.encode()), (b"referrer-policy", b"no-referrer")]
-                message = message | {"headers": [*message["headers"], *headers]}
+                message = {**message, "headers": [*message["headers"], *headers]}
             await send(message)
 
         return dressed
@@ -189,8 +190,9 @@ class Guard:
         route = getattr(scope.get("route"), "path", None) or ("(page)" if call.status < 400 else "(none)")
         status = call.status or 499
         self._metrics.request(route, status, seconds)
-        facts = {"method": scope["method"], "route": route, "status": status, "ms": round(1000 * seconds, 1)}
-        facts |= {"request_id": call.id, "owner": call.owner} | scope.get("selfee.facts", {})
+        facts: dict[str, Any] = {"method": scope["method"], "route": route, "status": status}
+        facts["ms"] = round(1000 * seconds, 1)
+        facts |= {"request_id": call.id, "owner": call.owner}
         if ignored := scope["selfee.ignored"]:
             facts["ignored"] = ignored
         LOG.info("request", extra={"facts": facts})

@@ -150,7 +150,7 @@ class CompletionWriter:
         async with aclosing(self._pieces()) as pieces:
             async for _ in pieces:
                 pass
-        choices = []
+        choices: list[dict[str, Any]] = []
         for number in range(len(self._plan.jobs) // self._plan.best_of):
             for index in self._best(number):
                 choices.append(self._choice(len(choices), index, number))
