@@ -37,7 +37,8 @@ from selfee.engines.base import (
     scoring_of,
 )
 from selfee.engines.cancelling import Cancellation
-from selfee.engines.local import Generated, LocalEngine, log_softmax
+from selfee.engines.growing import log_softmax
+from selfee.engines.local import Generated, LocalEngine
 from selfee.engines.sessions import Session, SessionPool
 from selfee.errors import ContextOverflowError, UsageError
 
