@@ -178,7 +178,7 @@ def serve(
     log_to(sys.stderr, logging.log_form, requests=logging.log_requests)
     policy = revision_policy(None, min_revisions, max_revisions)
     defaults = Defaults(policy, params, budgets, mode.value, prompts)
-    common = {"context_length": context, "threads": threads, "repack": repack, "drafting": drafting}
+    common: dict[str, Any] = {"context_length": context, "threads": threads, "repack": repack, "drafting": drafting}
     common |= {"cache_type": cache_type.cache_type, "timeout": timeout}
     openings: list[Opening] = []
     for words in () if fleet.role in ("controller", "web") else model or [DEFAULT_MODEL]:

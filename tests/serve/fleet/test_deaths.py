@@ -105,7 +105,7 @@ def test_fifty_deaths_in_the_middle_of_chains_change_none_of_them(tmp_path: Path
     model = make_tiny(tmp_path / "tiny.gguf", n_ctx=2048)
     engine = LocalEngine(load_runtime(model))
     dice = random.Random(1)
-    controller = start_controller()
+    controller = start_controller(patience=Patience())
     same = moved = 0
     with processes(model, controller.url, 3) as workers:
         wait_for(lambda: len(registered(controller)) == 3, 120)

@@ -23,7 +23,7 @@ from selfee.serve.fleet.door import template
 
 PROMPT = render_prompt(Instruction("Why is the sky blue?"))
 WHOLE = chain_text(FIRST, CRITIC, SECOND, CONTENT)
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_a_stream_is_stopped_by_its_own_id_and_no_other(parts: tuple[Part, Part]
 
 def dolly(conversation: Any, messages: list[tuple[int, str | None]]) -> str:
     """What FastChat renders with the style that our template names, as its documentation of the style says."""
-    text = conversation["system_template"].format(system_message=conversation["system_message"])
+    text: str = conversation["system_template"].format(system_message=conversation["system_message"])
     separators = [conversation["sep"], conversation["sep2"]]
     for index, (role, message) in enumerate(messages):
         text += conversation["roles"][role] + ":\n"

@@ -40,9 +40,7 @@ class RemoteJob:
         """What comes. Raises WorkerLostError where the worker is lost, else what the engine raised."""
         where = f"worker {self._worker.address}"
         try:
-            async with self._client.stream(
-                "POST", f"{self._worker.address}/fleet/run", json=self._body
-            ) as answer:
+            async with self._client.stream("POST", f"{self._worker.address}/fleet/run", json=self._body) as answer:
                 if answer.status_code != 200:
                     raise _refused(where, answer.status_code, await answer.aread())
                 async for row in _rows(answer.aiter_bytes(), where):
