@@ -77,7 +77,7 @@ def test_the_next_question_is_asked_with_the_answers_delivered_and_nothing_else(
 
 
 def test_stopping_keeps_the_last_finished_answer(open_page: Any) -> None:
-    with Site(story(0.02)) as site:
+    with Site(story(0.08)) as site:
         page = open_page(site.url)
         ask(page, wait=False)
         page.wait_for_selector(".segment.revision.open .body p")
@@ -109,7 +109,7 @@ def test_a_persons_own_feedback_leads_to_a_revision(site: Site, open_page: Any) 
 
 
 def test_feedback_may_also_be_given_while_the_model_writes(open_page: Any) -> None:
-    with Site(story(0.02)) as site:
+    with Site(story(0.08)) as site:
         page = open_page(site.url)
         ask(page, wait=False)
         page.wait_for_selector(".segment.feedback.open .body p")
@@ -135,7 +135,7 @@ def test_one_more_revises_a_content_answer_and_an_earlier_one_may_be_taken(site:
 
 
 def test_accepting_ends_a_chain_while_it_is_written(open_page: Any) -> None:
-    with Site(story(0.02)) as site:
+    with Site(story(0.08)) as site:
         page = open_page(site.url)
         ask(page, wait=False)
         page.wait_for_selector(".segment.feedback.open .body p")
@@ -180,7 +180,7 @@ def test_the_raw_text_can_be_seen(site: Site, open_page: Any) -> None:
 
 
 def test_a_lost_connection_is_said_and_the_chain_taken_up_where_it_was(open_page: Any) -> None:
-    with Site(story(0.03)) as site, Relay(site.config.port) as relay:
+    with Site(story(0.05)) as site, Relay(site.config.port) as relay:
         page = open_page(relay.url)
         ask(page, wait=False)
         page.wait_for_selector(".segment.feedback.open .body p")
@@ -195,7 +195,7 @@ def test_a_lost_connection_is_said_and_the_chain_taken_up_where_it_was(open_page
 
 
 def test_a_restarted_server_goes_on_after_the_last_finished_section(open_page: Any) -> None:
-    with Site(story(0.03)) as site:
+    with Site(story(0.05)) as site:
         page = open_page(site.url)
         ask(page, wait=False)
         page.wait_for_selector(".segment.revision.open .body p")
@@ -210,7 +210,7 @@ def test_a_restarted_server_goes_on_after_the_last_finished_section(open_page: A
 
 
 def test_a_page_that_is_loaded_again_listens_on_to_its_chain(open_page: Any) -> None:
-    with Site(story(0.03)) as site:
+    with Site(story(0.05)) as site:
         page = open_page(site.url)
         ask(page, wait=False)
         page.wait_for_selector(".segment.feedback.open .body p")
