@@ -293,8 +293,18 @@ async def aborts(url: str, pid: int, count: int) -> dict[str, float]:
                     await asyncio.wait_for(reader.read(100), 0.02 * (number % 3))
             writer.transport.abort()
 
+    async def jobs_left() -> float:
+        async with _client(url) as client:
+            lines = (await client.get("/metrics")).text.splitlines()
+        kinds = ("selfee_jobs_running{", "selfee_jobs_waiting{")
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(kinds))
+
     async def settled() -> tuple[float, int, int]:
-        await asyncio.sleep(2.0)
+        for _ in range(120):
+            await asyncio.sleep(0.5)
+            if not await jobs_left():
+                break
+        await asyncio.sleep(1.0)
         return process.memory_info().rss / 1e6, process.num_fds(), process.num_threads()
 
     await asyncio.gather(*(one(number) for number in range(count // 10)))
@@ -302,17 +312,12 @@ async def aborts(url: str, pid: int, count: int) -> dict[str, float]:
     await asyncio.gather(*(one(number) for number in range(count)))
     seconds = time.perf_counter() - began
     after = await settled()
-    async with _client(url) as client:
-        metrics = (await client.get("/metrics")).text
-    running = [
-        line for line in metrics.splitlines() if line.startswith(("selfee_jobs_running{", "selfee_jobs_waiting{"))
-    ]
     return {
         "aborts a second": count / seconds,
         "aborts memory grown MB": after[0] - before[0],
         "aborts descriptors grown": after[1] - before[1],
         "aborts threads grown": after[2] - before[2],
-        "aborts jobs left": sum(float(line.split()[-1]) for line in running),
+        "aborts jobs left": await jobs_left(),
     }
 
 

@@ -11,12 +11,16 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "selfee"
 FLOORS = {
     "errors": 0,
     "jsonl": 0,
+    "journal": 0,
+    "parallel": 0,
     "lazy": 0,
     "weights": 1,
     "llama": 2,
     "engines": 3,
     "chain": 4,
+    "data": 5,
     "eval": 5,
+    "api": 6,
     "serve": 6,
     "cli": 7,
 }

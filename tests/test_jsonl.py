@@ -53,3 +53,9 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
         write_jsonl(path, [{"new": 1}, {"new": object()}])
     assert [row for _, row in read_jsonl(path)] == [{"old": 1}]
     assert [entry.name for entry in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_what_is_written_may_be_read_by_those_who_may_read_new_files(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    write_jsonl(tmp_path / "rows.jsonl", [{"a": 1}])
+    assert (tmp_path / "rows.jsonl").stat().st_mode == (tmp_path / "other").stat().st_mode

@@ -4,9 +4,12 @@ The names below are what programs use; each is loaded when first asked for, so `
 
     import selfee
 
-    with selfee.open_engine("smollm2-135m") as engine:
-        chain = selfee.run_chain(engine, "Why is the sky blue?", selfee.RevisionPolicy(min_revisions=1))
+    with selfee.load("smollm2-135m", min_revisions=1) as model:
+        chain = model.revise("Why is the sky blue?")
     print(chain.final)
+
+``load`` and what it returns are the short way (``docs/guides/python.md``); ``open_engine`` and ``run_chain`` are what
+it is made of.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from typing import TYPE_CHECKING
 from selfee.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from selfee.api import RevisingModel as RevisingModel
+    from selfee.api import load as load
     from selfee.chain.many import run_chains as run_chains
     from selfee.chain.policy import RevisionPolicy as RevisionPolicy
     from selfee.chain.run import run_chain as run_chain
@@ -35,10 +40,12 @@ __all__ = [
     "Chain",
     "Exchange",
     "Instruction",
+    "RevisingModel",
     "RevisionPolicy",
     "SamplingParams",
     "ScriptedEngine",
     "SelfeeError",
+    "load",
     "open_checkpoint",
     "open_engine",
     "run_chain",
@@ -52,10 +59,12 @@ __getattr__, __dir__ = lazy_names(
         "Chain": "selfee.chain.types",
         "Exchange": "selfee.chain.types",
         "Instruction": "selfee.chain.types",
+        "RevisingModel": "selfee.api",
         "RevisionPolicy": "selfee.chain.policy",
         "SamplingParams": "selfee.engines.base",
         "ScriptedEngine": "selfee.engines.scripted",
         "SelfeeError": "selfee.errors",
+        "load": "selfee.api",
         "open_checkpoint": "selfee.weights.open",
         "open_engine": "selfee.engines.open",
         "run_chain": "selfee.chain.run",

@@ -11,6 +11,7 @@ The whole tree::
     ├── ContextOverflowError       prompt and answer do not fit into the context window        (exit code 1)
     ├── EngineError                an engine could not continue a text; ``retryable`` says if a retry may help
     │   └── EngineTimeoutError     no byte arrived within the time allowed
+    ├── StoppedError               work was stopped on purpose (budget, broken server); all is kept (exit code 1)
     └── DownloadError              a model could not be fetched or did not match its checksum  (exit code 1)
 
 A message reads *where: what was found; what was expected; what to do.*
@@ -56,19 +57,25 @@ class ContextOverflowError(SelfeeError):
 class EngineError(SelfeeError):
     """An engine could not continue a text.
 
-    ``retryable`` is true where asking again later may succeed.
+    ``retryable`` is true where asking again later may succeed; ``kind`` is one word for counting: "server", "rate",
+    "key", "refused", "connection", "cut", "malformed", "endless", "timeout", "filtered" … or "engine".
     """
 
-    def __init__(self, message: str, *, retryable: bool = False) -> None:
+    def __init__(self, message: str, *, retryable: bool = False, kind: str = "engine") -> None:
         super().__init__(message)
         self.retryable = retryable
+        self.kind = kind
 
 
 class EngineTimeoutError(EngineError):
     """No byte arrived from an engine within the time allowed."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message, retryable=True)
+        super().__init__(message, retryable=True, kind="timeout")
+
+
+class StoppedError(SelfeeError):
+    """Work was stopped on purpose, by a limit or by a person: nothing failed, and what was done is kept."""
 
 
 class DownloadError(SelfeeError):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Iterable, Iterator
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +43,26 @@ def parse_line(raw: bytes | str, where: str) -> dict[str, Any]:
 
 def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write ``rows`` whole or not at all: a temporary file beside ``path``, synced, then renamed over it."""
+    with writing_jsonl(path) as write:
+        for row in rows:
+            write(row)
+
+
+@contextmanager
+def writing_jsonl(path: str | Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that writes one row; the file gets its name when the block ends, and is forgotten if it fails."""
     path = Path(path)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # not mkstemp: others may read what we write
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            for row in rows:
+        with part.open("x", encoding="utf-8") as file:
+
+            def write(row: dict[str, Any]) -> None:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+            yield write
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+        os.replace(part, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise

@@ -12,6 +12,7 @@ import math
 import threading
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, Literal
 from zlib import crc32
 
@@ -36,7 +37,8 @@ from selfee.engines.base import (
     scoring_of,
 )
 from selfee.engines.cancelling import Cancellation
-from selfee.engines.local import Generated, LocalEngine, log_softmax
+from selfee.engines.growing import log_softmax
+from selfee.engines.local import Generated, LocalEngine
 from selfee.engines.sessions import Session, SessionPool
 from selfee.errors import ContextOverflowError, UsageError
 
@@ -103,12 +105,17 @@ class ToyRuntime:
     end_tokens: Collection[int] = (END,)
     num_parameters = 12
     trained_on_chains = False
+    template = "toy"
+    chat_stops: Sequence[str] = ()
 
     def __init__(self, context_length: int = 64, supports_chat: bool = True) -> None:
         self.context_length = context_length
         self.supports_chat = supports_chat
         self.sessions: list[ToySession] = []
         self.closed = False
+
+    def use_template(self, name: str) -> None:
+        self.template, self.chat_stops = name, ("##",)
 
     def encode(self, text: str, *, add_bos: bool, parse_special: bool) -> list[int]:
         data, tokens = text.encode(), [BOS] if add_bos else []
@@ -406,6 +413,21 @@ def test_a_chat_goes_through_the_template_and_its_prefix_is_not_repeated() -> No
     decoder = runtime.decoder()
     expected = "".join(decoder.feed(step.token) for step in tokens) + decoder.finish()
     assert text_of(list(engine.stream_chat(request))) == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_texts_that_end_a_template_end_a_message_like_an_end_token(seed: int) -> None:
+    params = replace(NO_END, seed=seed)
+    chat = ChatRequest([Message("user", "ab")], params, max_tokens=40)
+    asked, by_itself = local()[0], local()[0]
+    by_itself.use_template("toy")
+    stopped = list(asked.stream_chat(replace(chat, stop=("##",))))
+    ended = list(by_itself.stream_chat(chat))
+    assert (stopped[-1].finish_reason, stopped[-1].stop) == (FinishReason.STOP, "##")
+    assert (ended[-1].finish_reason, ended[-1].stop) == (FinishReason.END, None)
+    assert text_of(ended) == text_of(stopped)
+    assert list(by_itself.stream_chat(replace(chat, stop=("##",))))[-1].stop == "##"
+    assert "##" in text_of(list(by_itself.stream(Request("ab", params, max_tokens=200)))), "only chats have templates"
 
 
 def test_a_model_without_a_template_names_the_mode_that_needs_none() -> None:

@@ -335,6 +335,13 @@ def test_i12_a_request_id_cannot_bring_headers_in(server: Running) -> None:
     assert b"\r\nevil" not in answer.lower()
 
 
+def test_names_of_fields_cannot_break_the_header_that_tells_them(server: Running) -> None:
+    body = {"messages": [QUESTION], "": 1, "a b": 1, "x\r\ny": 1, " ": 1, "é": 1, "k" * 500: 1}
+    response = server.post(CHAT, body)
+    assert ok(response)
+    assert '""' in response.headers["x-selfee-ignored"]
+
+
 def test_every_answer_has_an_id_and_says_how_long_it_took(server: Running) -> None:
     for path in ("/health", "/v1/models", "/nothing"):
         response = server.client.get(path)

@@ -2,7 +2,7 @@
 
 ``stream_chain`` drives any engine and yields events; ``run_chain`` returns the finished Chain, ``run_chains`` makes
 several at a time; ``run_samples`` asks several times instead of revising. Never knows where a model lies, what a
-tokenizer is, or how a screen looks.
+tokenizer is, or how a terminal looks.
 """
 
 from selfee.chain.allowance import Allowance, match_cost

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 
 _WORD = re.compile(r"\S+")
+_SPACED = re.compile(r"\s*\S+|\s+$")  # a word with the blanks before it: line breaks are part of a text
 _CONTEXT = 3  # words shown before and after a change
 _MOST_WORDS = 4000  # of both versions together; comparing takes time quadratic in this
 
@@ -62,6 +63,28 @@ def compare(old: str, new: str) -> Changes:
         if end_new > start_new:
             pieces.append(Piece("added", " ".join(after[start_new:end_new])))
     return Changes(len(after) - kept, len(before) - kept, kept, tuple(_shorten(pieces)))
+
+
+def edits(old: str, new: str) -> tuple[Piece, ...] | None:
+    """From ``old`` to ``new`` without leaving anything out, blanks included: kept and added pieces joined are ``new``.
+
+    None where the texts are too long to be compared.
+    """
+    before, after = _SPACED.findall(old), _SPACED.findall(new)
+    if len(before) + len(after) > _MOST_WORDS:
+        return None
+    old_words, new_words = [piece.strip() for piece in before], [piece.strip() for piece in after]
+    matcher = difflib.SequenceMatcher(None, old_words, new_words, autojunk=False)
+    pieces: list[Piece] = []
+    for kind, start_old, end_old, start_new, end_new in matcher.get_opcodes():
+        if kind == "equal":
+            pieces.append(Piece("kept", "".join(after[start_new:end_new])))
+            continue
+        if end_old > start_old:
+            pieces.append(Piece("removed", "".join(before[start_old:end_old])))
+        if end_new > start_new:
+            pieces.append(Piece("added", "".join(after[start_new:end_new])))
+    return tuple(pieces)
 
 
 def _count(words: list[str]) -> collections.Counter[str]:

@@ -26,21 +26,25 @@ def run_chains(
     params: SamplingParams = _PARAMS,
     *,
     parallel: int | None = None,
+    seeds: Sequence[int] | None = None,
     **options: Any,
 ) -> Iterator[tuple[int, Chain]]:
     """Make a chain for each instruction; yields (index, chain) as they end, every index once.
 
     ``parallel`` chains are made at a time, each in a thread of its own (None: as many as the engine says that it can,
     attribute ``parallel``, else one); ``options`` are those of ``stream_chain``. A chain is the same alone and in
-    company: its seed is ``derive_seed(seed, index)``, and is recorded in it. A chain whose engine failed comes as it
-    stands, cut off, its status saying why; closing the iterator cancels all. Raises UsageError for arguments that do
-    not fit the engine, and for ``parallel`` below 1.
+    company: its seed is ``derive_seed(seed, index)``, or the one that ``seeds`` has for it, and is recorded in it. A
+    chain whose engine failed comes as it stands, cut off, its status saying why; closing the iterator cancels all.
+    Raises UsageError for arguments that do not fit the engine, and for ``parallel`` below 1.
     """
     count = int(getattr(engine, "parallel", 1)) if parallel is None else parallel
     if count < 1:
         raise UsageError(f"parallel: {count}; expected 1 or more")
+    if seeds is not None and len(seeds) != len(instructions):
+        raise UsageError(f"seeds: {len(seeds)} for {len(instructions)} instructions; expected one each")
     seed = random.getrandbits(32) if params.seed is None else params.seed
-    job = _Job(engine, list(instructions), policy, replace(params, seed=seed), options)
+    chosen = [derive_seed(seed, index) for index in range(len(instructions))] if seeds is None else list(seeds)
+    job = _Job(engine, list(instructions), policy, params, chosen, options)
     threads = [threading.Thread(target=job.work, daemon=True) for _ in range(min(count, len(instructions)))]
     return _results(job, threads)
 
@@ -68,7 +72,8 @@ class _Job:
     engine: object
     instructions: Sequence[Instruction | str]
     policy: RevisionPolicy
-    params: SamplingParams  # with the seed decided
+    params: SamplingParams
+    seeds: Sequence[int]
     options: dict[str, Any]
 
     def __post_init__(self) -> None:
@@ -90,8 +95,7 @@ class _Job:
             self.results.put(error)
 
     def _make(self, index: int) -> Chain:
-        assert self.params.seed is not None, "run_chains decides it"
-        params = replace(self.params, seed=derive_seed(self.params.seed, index))
+        params = replace(self.params, seed=self.seeds[index])
         with stream_chain(self.engine, self.instructions[index], self.policy, params, **self.options) as stream:
             try:
                 for _ in stream:

@@ -10,6 +10,7 @@ from selfee.chain.draft import Draft, Ending
 from selfee.chain.parser import ChainParser
 from selfee.chain.policy import Action
 from selfee.chain.types import ChainEnd, CutReason, Event, Section, SectionEnd, TextDelta, Verdict, VerdictSource
+from selfee.chain.verdict import find_score
 from selfee.engines.base import FinishReason
 
 Events = Generator[Event, None, Ending | None]
@@ -56,8 +57,9 @@ def run_rounds(speaker: Speaker, draft: Draft) -> Generator[Event, None, Ending]
                 return ending
         verdict = draft.steps[-1].verdict
         assert verdict is not None, "a speaker, or who continues a chain, gives every feedback a verdict"
-        if ending := decide_ending(draft, verdict.needed):
-            return _unless_silenced(draft, ending)
+        wants = verdict.needed or draft.policy.doubts(find_score(draft.steps[-1].feedback or ""))
+        if ending := decide_ending(draft, wants):
+            return unless_silenced(draft, ending)
         if ending := draft.afford(Section.REVISION):
             return ending
         if not verdict.needed:
@@ -68,7 +70,7 @@ def run_rounds(speaker: Speaker, draft: Draft) -> Generator[Event, None, Ending]
             return ending
 
 
-def _unless_silenced(draft: Draft, ending: Ending) -> Ending:
+def unless_silenced(draft: Draft, ending: Ending) -> Ending:
     """The ending after a feedback, unless tokens ran out before its verdict came: that is no consent."""
     step, number = draft.steps[-1], len(draft.steps)
     if step.verdict is None or step.verdict.source is not VerdictSource.SILENCE:

@@ -201,6 +201,12 @@ class Chain:
         """All sections' costs together."""
         return total_cost(cost for step in self.steps for cost in (step.answer_cost, step.feedback_cost))
 
+    def _repr_html_(self) -> str:
+        """The chain in a notebook: the answer, and folded above it how it came about."""
+        from selfee.chain.html import chain_html
+
+        return chain_html(self)
+
     @property
     def check_cost(self) -> Cost:
         """What checking cost, which is not part of ``cost``: it may be another model's tokens."""

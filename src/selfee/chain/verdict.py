@@ -63,6 +63,7 @@ _STATES = re.compile(
 )
 _REST_OF_SENTENCE = re.compile(r"[^.!?\n]*")
 _ENDS_SENTENCE = re.compile(r"[.!?]\Z")
+_STOPS_2023 = ("no critique", "no revision", "no need", "not needed")
 _SCORE = re.compile(
     r"\b(?P<out_of>\d{1,2}(?:\.\d{1,2})?)\s*(?:/|out\s+of)\s*10\b"
     r"|\b(?:scores?|rat(?:e|ed|ing))\b[^.\d\n]{0,40}?(?P<score>\d{1,2}(?:\.\d{1,2})?)(?![\d/%])",
@@ -81,6 +82,15 @@ def find_verdict(feedback: str) -> Verdict | None:
     """The last verdict that the feedback states, or None if it states none."""
     found = _find(feedback)
     return Verdict(found.needed, VerdictSource.PHRASE, feedback[found.start : found.end]) if found else None
+
+
+def stopped_in_2023(feedback: str) -> bool:
+    """Whether the teacher's loop that made SelFee's training data ended after this feedback (appendix A.3).
+
+    For comparing only: "no need to sort" stopped it, too (D7), and silence did not (D8).
+    """
+    lowered = feedback.lower()
+    return any(words in lowered for words in _STOPS_2023)
 
 
 def overrule(feedback: str) -> str:

@@ -11,6 +11,7 @@ import typer.main
 from typer.core import TyperGroup
 
 from selfee import __version__
+from selfee.cli.help import make_group_readable, make_readable
 
 COMMANDS = {
     "ask": "Ask a question: the model answers, criticises its answer and revises it until it is content.",
@@ -23,14 +24,20 @@ COMMANDS = {
     "quantize": "Make a model file smaller: fourteen file types, three rule sets, or any size you name.",
     "imatrix": "Compute which columns of a model matter, from what flows through it while it reads a text.",
     "perplexity": "Measure how well model files predict a text, and how far they are from the model they were made of.",
+    "revisions": "Measure whether revising helps, beside other ways to spend the same tokens.",
     "bench": "Measure how fast model files run here, beside what this machine could do.",
+    "answer": "Let a model answer a set of questions, for every number of revisions, in one run that can be killed.",
+    "judge": "Let models judge answers: both orders, any template, no reply paid for twice.",
+    "report": "Sum up judgments: scores with intervals, biases of the judge, a page with every question.",
     "card": "Write the model card of a folder of files: sizes, memory, types, quality, checksums, commands.",
+    "data": "Make training data: collect questions, have chains made of them, merge, look at what came of it.",
     "delta": "Make, apply and show deltas: what leads from a base model to one trained from it.",
     "doctor": "Say what this machine has, what fits, what is missing, and how to get it.",
+    "completion": "Teach a shell to complete commands, flags and models with the Tab key.",
 }
 """Name -> what it does. The file of a command has its name and holds its ``app``."""
 
-_FILES = {"main": "main2023.command"}
+_FILES = {"main": "main2023.command", "data": "data.command"}
 """Commands whose file has another name: ``selfee.cli.main`` is the function that starts them all."""
 
 EXAMPLES = """Examples:
@@ -57,7 +64,7 @@ class _Commands(MutableMapping[str, Any]):
         if name not in self._loaded:
             command: Any = typer.main.get_command(importlib.import_module(f"selfee.cli.{_FILES.get(name, name)}").app)
             command.help = COMMANDS[name]
-            self._loaded[name] = command
+            self._loaded[name] = make_readable(command)
         return self._loaded[name]
 
     def __setitem__(self, name: str, command: Any) -> None:
@@ -86,12 +93,15 @@ class _Group(TyperGroup):
             formatter.write_dl(list(COMMANDS.items()))
 
 
+make_group_readable(_Group)
+
 app = typer.Typer(
     name="selfee",
     cls=_Group,
     help="A language model that answers, criticises its own answer and rewrites it until it is content.",
     epilog=EXAMPLES,
     no_args_is_help=True,
+    add_completion=False,  # a command of its own shows and installs it
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},

@@ -15,7 +15,8 @@ import typer
 
 from selfee.chain.allowance import Allowance
 from selfee.chain.budgets import Budgets
-from selfee.chain.policy import RevisionPolicy
+from selfee.chain.policy import RevisionPolicy, policy_for
+from selfee.chain.templates import explain_choice, mode_for, use_template
 from selfee.cli.choosing import Chooser, Choosing
 from selfee.cli.model_file import CacheTypeName
 from selfee.cli.options import FlagGroup, with_flags
@@ -39,6 +40,7 @@ EXAMPLES = """Examples:
   selfee ask "Why is the sky blue?" --revisions 2 --seed 1
   selfee ask "Summarise this" < notes.txt
   selfee ask -m model.gguf "Plan a day" --json
+  selfee ask -m selfee-13b.ggmlv3.q5_0.bin --template selfee "Plan a day"
   selfee ask "What is 17 times 23?" --best-of 5 --keep vote --vote-on number
   selfee ask "Write a haiku" --total-tokens 2000 --check-command "./is_haiku.py" --until-passed
   SELFEE_API_KEY=… selfee ask -m https://host/v1#model "Plan a day"
@@ -61,6 +63,19 @@ class ModeName(enum.Enum):
     SINGLE_PASS = "single-pass"
     GUIDED = "guided"
     TURNS = "turns"
+
+
+class TemplateName(enum.Enum):
+    """How a question is written for the model; see ``chain/templates.py``."""
+
+    AUTO = "auto"
+    SELFEE = "selfee"
+    ALPACA = "alpaca"
+    CHATML = "chatml"
+    OWN = "own"
+
+
+TEMPLATE_HELP = "How the question is written for the model; own: as its file says; auto: that, or SelFee's form."
 
 
 BUDGETS = FlagGroup(Budgets, prefix="max_", suffix="_tokens", help="Tokens that each {field} may use.")
@@ -131,6 +146,9 @@ def ask(
             help="How the model is driven; auto chooses what suits it.", envvar="SELFEE_MODE", show_envvar=False
         ),
     ] = ModeName.AUTO,
+    template: Annotated[
+        TemplateName, typer.Option(help=TEMPLATE_HELP, envvar="SELFEE_TEMPLATE", show_envvar=False)
+    ] = TemplateName.AUTO,
     prompts: Annotated[
         str | None,
         typer.Option(help="Name of the critic's and reviser's words.", envvar="SELFEE_PROMPTS", show_envvar=False),
@@ -241,8 +259,10 @@ def ask(
     instruction = read_question(question or [], file, input_text, sys.stdin, notify)
     form = "json" if as_json else "jsonl" if as_jsonl else "raw" if show is Show.RAW else "final"
     wish = Wish(form, shows_chain=form == "final" and show is Show.CHAIN and not quiet, is_quiet=quiet)
+    mode = ModeName(mode_for(template.value, mode.value))
+    is_chosen_for_me = mode is ModeName.AUTO and model not in BUILTIN_MODELS
     if model in BUILTIN_MODELS:
-        mode, prompts, params = _suited(BUILTIN_MODELS[model], mode, prompts, params, call, chooser.samples)
+        mode, prompts, params = suited(BUILTIN_MODELS[model], mode, prompts, params, call, chooser.samples)
     with ExitStack() as engines:
         screen = None if quiet else stderr
 
@@ -252,6 +272,9 @@ def ask(
             return one
 
         engine = open_one(model, context)
+        use_template(engine, template.value)
+        if is_chosen_for_me and (choice := explain_choice(engine, mode.value, model)):
+            notify(choice)
         task = Task(instruction, policy, params, budgets, allowance, mode.value, prompts, tuple(stop or ()))
         with session_kept(engine, plan):
             deliver(engine, task, chooser, chooser.checker(engine, open_one), wish, stdout, stderr)
@@ -264,17 +287,9 @@ def revision_policy(
 
     What is ``limited`` by tokens or seconds needs no limit by number, unless one is asked for.
     """
-    if exactly is not None:
-        if at_least is not None or at_most is not None:
-            raise UsageError(
-                "--revisions: means minimum and maximum at once; leave --min-revisions, --max-revisions out"
-            )
-        return RevisionPolicy(exactly, exactly)
-    defaults = RevisionPolicy()
-    least = defaults.min_revisions if at_least is None else at_least
-    if at_most is None and defaults.max_revisions is not None and not limited:
-        at_most = max(defaults.max_revisions, least)
-    return RevisionPolicy(least, at_most)
+    if exactly is not None and (at_least is not None or at_most is not None):
+        raise UsageError("--revisions: means minimum and maximum at once; leave --min-revisions, --max-revisions out")
+    return policy_for(exactly, at_least, at_most, limited=limited)
 
 
 def _revisions(call: typer.Context, samples: bool) -> list[int | None]:
@@ -292,7 +307,7 @@ def _revisions(call: typer.Context, samples: bool) -> list[int | None]:
     return [None if kinds and (name == "revisions") not in kinds else call.params[name] for name in names]
 
 
-def _suited(
+def suited(
     model: BuiltinModel,
     mode: ModeName,
     prompts: str | None,
@@ -334,6 +349,7 @@ def open_model(
     api_key_file: Path | None,
     timeout: float | None,
     stderr: Screen | None,
+    parallel: int = 1,
 ) -> AnyEngine:
     """Open what the user calls ``model``; a model that is not here yet is fetched, with progress on ``stderr``."""
     from selfee.engines.open import open_engine
@@ -346,6 +362,7 @@ def open_model(
             context_length=context,
             threads=threads,
             repack=repack,
+            parallel=parallel,
             drafting=drafting,
             cache_type=cache_type.cache_type,
             timeout=timeout,

@@ -26,13 +26,16 @@ _SHOWS_DIFF_FROM = 0.35  # part of the words kept; below that a diff is harder t
 
 
 class ChainView:
-    """Shows events on ``screen`` as they come; nothing is redrawn, so that it can be scrolled and copied."""
+    """Shows events on ``screen`` as they come; nothing is redrawn, so that it can be scrolled and copied.
 
-    def __init__(self, screen: Screen) -> None:
+    ``answer`` is the one that the first revision is compared with, where the chain goes on.
+    """
+
+    def __init__(self, screen: Screen, answer: str | None = None) -> None:
         self._screen = screen
         self._wrapping = WrappingText(screen.width, _LABEL)
         self._section = Section.ANSWER
-        self._answer: str | None = None  # the latest finished one
+        self._answer = answer  # the latest finished one
         self._verdict_line: str | None = None  # held back: the policy may overrule it
 
     def show(self, event: Event) -> None:
@@ -60,12 +63,13 @@ class ChainView:
         """The user stopped it."""
         self._show_verdict()
         self._write(self._wrapping.finish())
-        self._screen.write("\n")
+        self._screen.write("\n\n")
         self._finish(chain)
 
     def _start(self, event: SectionStart) -> None:
         label = event.section.value + (f" {event.number}" if event.number else "")
         self._section = event.section
+        self._screen = self._screen.fitted()
         self._wrapping = WrappingText(self._screen.width, _LABEL, after_label=True)
         names = ("dim",) if event.section is Section.FEEDBACK else ("bold", "cyan")
         self._screen.write(self._screen.style(label, *names) + " " * (_LABEL - len(label)))
@@ -78,13 +82,13 @@ class ChainView:
         self._write(self._wrapping.finish())
         self._screen.write("\n")
         cost = _cost_text(event.cost)
-        if not event.finished:
-            self._line(self._screen.style("cut off", "yellow") + _after(cost))
-            if event.verdict is None:
-                self._screen.write("\n")
-                return
+        cut_off = "" if event.finished else self._screen.style("cut off", "yellow")
+        if cut_off and event.verdict is None:
+            self._line(cut_off + _after(cost))
+            self._screen.write("\n")
+            return
         if event.section is Section.FEEDBACK:
-            self._verdict_line = self._chip(event.verdict) + self._dim(_after(cost))
+            self._verdict_line = self._chip(event.verdict) + _after(cut_off) + self._dim(_after(cost))
             return
         if event.finished and self._answer is not None:
             changes = compare(self._answer, event.text)

@@ -7,13 +7,24 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from selfee.chain.budgets import Budgets
-from selfee.cli.ask import BUDGETS, MODEL_HELP, SAMPLING, ModeName, open_model, revision_policy
+from selfee.chain.templates import explain_choice, mode_for, use_template
+from selfee.cli.ask import (
+    BUDGETS,
+    MODEL_HELP,
+    SAMPLING,
+    TEMPLATE_HELP,
+    ModeName,
+    TemplateName,
+    open_model,
+    revision_policy,
+)
 from selfee.cli.model_file import CacheTypeName
 from selfee.cli.options import with_flags
 from selfee.cli.output import Color, Screen, screen_of
@@ -61,6 +72,7 @@ def chat(
     mode: Annotated[
         ModeName, typer.Option(help="How the model is driven; auto chooses what suits it.")
     ] = ModeName.AUTO,
+    template: Annotated[TemplateName, typer.Option(help=TEMPLATE_HELP)] = TemplateName.AUTO,
     prompts: Annotated[str | None, typer.Option(help="Name of the critic's and reviser's words.")] = None,
     context: Annotated[
         int | None, typer.Option("-c", "--context", help="Tokens of context.  [default: the model's]")
@@ -81,7 +93,7 @@ def chat(
 ) -> None:
     """Open the model, then read, answer and revise until the user leaves."""
     from selfee.cli.chatting.conversation import Conversation, Shelf
-    from selfee.cli.chatting.reading import open_reader
+    from selfee.cli.chatting.reading import keys_hidden, open_reader
     from selfee.cli.chatting.talk import Opened, Settings, Talk
 
     if goes_on and load is not None:
@@ -100,19 +112,27 @@ def chat(
         conversation.system = system
     conversation.model = model
 
+    driven = mode_for(template.value, mode.value)
+
     def open_one(name: str) -> Opened:
         settings = Settings(policy, params, budgets, mode.value, prompts)
         if name in BUILTIN_MODELS:
             known = BUILTIN_MODELS[name]
             if not _was_given(call, "temperature"):
                 settings.params = replace(params, temperature=known.temperature)
-            if mode is ModeName.AUTO:
+            if settings.mode == "auto":
                 settings.mode, settings.prompts = ModeName(known.mode).value, prompts or known.prompts
-        return Opened(
-            open_model(name, context, threads, None, cache_type, True, api_key_file, timeout, stderr), name, settings
-        )
+        engine = open_model(name, context, threads, None, cache_type, True, api_key_file, timeout, stderr)
+        return Opened(engine, name, settings)
 
-    talk = Talk(open_one(model), open_one, conversation, screen, shelf, path, keep, fold)
+    opened = open_one(model)
+    if template is not TemplateName.AUTO:
+        use_template(opened.engine, template.value)
+        opened.settings.mode = driven
+    elif driven == "auto" and model not in BUILTIN_MODELS and (word := explain_choice(opened.engine, driven, model)):
+        stderr.write(stderr.style(word, "dim") + "\n")
+    hushed = partial(keys_hidden, sys.stdin)
+    talk = Talk(opened, open_one, conversation, screen, shelf, path, keep, fold, hushed)
     try:
         _restore(talk, stderr)
         _greet(talk, screen)

@@ -41,10 +41,11 @@ class ChunkDisplay:
         self._done = self._before + done
         self._show(figure)
 
-    def step(self, label: str, done: int) -> None:
-        """So many of all are done, the last of them of this file."""
+    def step(self, label: str, done: int, total: int | None = None, figure: str = "") -> None:
+        """So many of all are done, the last of them of this file; ``total`` says anew how many there are."""
         self._label, self._done = for_terminal(label), done
-        self._show("")
+        self._total = self._total if total is None else total
+        self._show(figure)
 
     def skip(self, count: int) -> None:
         """Chunks that need not be computed."""

@@ -9,7 +9,7 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TextIO
 
 from selfee.errors import ResourceError
@@ -47,6 +47,10 @@ class Screen:
     has_color: bool
     width: int  # columns
 
+    def fitted(self) -> Screen:
+        """The same as wide as it is now: a window may be drawn larger or smaller while a program runs."""
+        return replace(self, width=_columns()) if self.is_terminal else self
+
     def write(self, text: str) -> None:
         """Write at once: a person, or the next program, is waiting."""
         try:
@@ -82,8 +86,11 @@ def screen_of(stream: TextIO, color: Color, environ: Mapping[str, str] | None = 
     is_terminal = stream.isatty()
     wants_color = is_terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
     has_color = color is Color.ALWAYS or (color is Color.AUTO and wants_color)
-    columns = shutil.get_terminal_size((80, 24)).columns
-    return Screen(stream, is_terminal, has_color, max(_NARROWEST, min(columns - 1, _WIDEST)))
+    return Screen(stream, is_terminal, has_color, _columns())
+
+
+def _columns() -> int:
+    return max(_NARROWEST, min(shutil.get_terminal_size((80, 24)).columns - 1, _WIDEST))
 
 
 def for_terminal(text: str) -> str:

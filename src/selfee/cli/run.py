@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -13,11 +14,11 @@ import typer
 import typer.core
 import typer.main
 
+from selfee.cli.completing.scripts import VARIABLE
 from selfee.cli.interrupts import INTERRUPTED, PIPE_CLOSED, TerminatedError, signals_as_interrupts
 from selfee.cli.output import for_terminal, make_tolerant
 from selfee.errors import SelfeeError
 
-_COMPLETE = "_SELFEE_COMPLETE"
 FAILED, MISUSED = 1, 2
 
 
@@ -62,9 +63,12 @@ def _invoke(arguments: Sequence[str]) -> int:
     """Parse and call the command, without typer's own handling of errors, interrupts and pipes."""
     from selfee.cli.app import app
 
+    if os.environ.get(VARIABLE):
+        from selfee.cli.completion import show_candidates
+
+        show_candidates(list(arguments))
+        return 0
     command: Any = typer.main.get_command(app)
-    if _COMPLETE in os.environ:
-        command.main(list(arguments), prog_name="selfee", complete_var=_COMPLETE)
     try:
         with command.make_context("selfee", list(arguments)) as context:
             command.invoke(context)
@@ -82,6 +86,8 @@ def _show_misuse(error: Any) -> int:
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else "selfee"
     message = error.format_message().strip().replace(". Did you", "; did you")
+    if near := re.fullmatch(r"(.*) \(Possible options: (.*)\)", message, re.DOTALL):
+        message = f"{near[1].rstrip('.')}; did you mean {' or '.join(near[2].split(', '))}"
     if message.startswith("Usage:") or type(error).__name__ == "NoArgsIsHelpError":
         sys.stderr.write(message + "\n")
         return MISUSED

@@ -50,6 +50,16 @@ class Limits:
     max_response_bytes: int = 1 << 26
 
 
+@dataclass
+class Exchange:
+    """What goes with one request beside its body, and what its answer says beside its text."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)  # sent with the request
+    status: int | None = None  # of HTTP; None = no answer
+    received: Mapping[str, str] = field(default_factory=dict)  # the answer's headers; names in any case
+    model: str = ""  # that answered, as the server says
+
+
 class ServerConnection:
     """Speaks HTTP with one server. ``base_url`` ends in ``/v1`` or wherever the API lies."""
 
@@ -83,7 +93,7 @@ class ServerConnection:
         """``text`` without the API key."""
         return text.replace(self._key, "[key]") if self._key else text
 
-    def events(self, path: str, body: Mapping[str, Any]) -> Events:
+    def events(self, path: str, body: Mapping[str, Any], exchange: Exchange | None = None) -> Events:
         """POST ``body`` and yield each JSON object of the event stream; ends at ``[DONE]`` or where the stream ends.
 
         Retries until the first object has arrived, not afterwards. An answer that is one JSON object instead of a
@@ -93,12 +103,16 @@ class ServerConnection:
         deadline = self._deadline()
 
         def attempt() -> Events:
-            response = self._send("POST", path, body, deadline)
+            response = self._send("POST", path, body, deadline, exchange)
             stream = self._payloads(response, f"{self.base_url}{path}", deadline)
             try:
                 first = next(stream)
             except StopIteration:
-                error = EngineError(f"{self.base_url}{path}: the server closed the stream without a word; try again")
+                error = EngineError(
+                    f"{self.base_url}{path}: the server closed the stream without a word; try again",
+                    retryable=True,
+                    kind="cut",
+                )
                 raise RefusedError(error, again=True) from None
             except EngineTimeoutError as error:
                 raise RefusedError(error, again=False) from error
@@ -130,17 +144,27 @@ class ServerConnection:
         total = self._limits.timeouts.total
         return float("inf") if total is None else time.monotonic() + total
 
-    def _send(self, method: str, path: str, body: Mapping[str, Any] | None, deadline: float) -> httpx2.Response:
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        deadline: float,
+        exchange: Exchange | None = None,
+    ) -> httpx2.Response:
         where = f"{self.base_url}{path}"
         if time.monotonic() > deadline:
             raise RefusedError(self._too_late(where), again=False)
         content = None if body is None else json.dumps(body).encode("ascii")
         headers = {} if content is None else {"content-type": "application/json"}
+        headers |= exchange.headers if exchange else {}
         request = self._client.build_request(method, where, content=content, headers=headers)
         try:
             response = self._client.send(request, stream=True)
         except httpx2.HTTPError as error:
             self._refuse(error, where)
+        if exchange is not None:
+            exchange.status, exchange.received = response.status_code, response.headers
         if response.status_code != 200:
             try:
                 self._refuse_status(response, where)
@@ -156,12 +180,15 @@ class ServerConnection:
         if isinstance(error, httpx2.TimeoutException):
             raise RefusedError(self._stalled(where), again=False) from error
         if _is_certificate_error(error):
-            found = EngineError(f"{where}: its certificate cannot be trusted ({error}); expected a valid one")
+            found = EngineError(
+                f"{where}: its certificate cannot be trusted ({error}); expected a valid one", kind="connection"
+            )
             raise RefusedError(found, again=False) from error
         if isinstance(error, httpx2.ConnectError):
-            found = EngineError(f"{where}: no connection ({error}); is the server running there?", retryable=True)
+            told = f"{where}: no connection ({error}); is the server running there?"
         else:
-            found = EngineError(f"{where}: the connection broke ({error}); try again", retryable=True)
+            told = f"{where}: the connection broke ({error}); try again"
+        found = EngineError(told, retryable=True, kind="connection")
         raise RefusedError(found, again=True) from error
 
     def _refuse_status(self, response: httpx2.Response, where: str) -> NoReturn:
@@ -193,7 +220,8 @@ class ServerConnection:
             if kind not in ("text/event-stream", "text/plain", ""):
                 raise EngineError(
                     f"{where}: answered with {kind or 'no type'}; expected an event stream of an "
-                    "OpenAI-compatible server; check the address"
+                    "OpenAI-compatible server; check the address",
+                    kind="malformed",
                 )
             parser = SseParser()
             for chunk in self._bytes(response, where, deadline):
@@ -228,14 +256,18 @@ class ServerConnection:
             for chunk in response.iter_bytes():
                 size += len(chunk)
                 if size > limit:
-                    raise EngineError(f"{where}: the answer exceeds {limit} bytes; expected less; set max_tokens")
+                    raise EngineError(
+                        f"{where}: the answer exceeds {limit} bytes; expected less; set max_tokens", kind="endless"
+                    )
                 yield chunk
                 if time.monotonic() > deadline:
                     raise self._too_late(where)
         except httpx2.TimeoutException as error:
             raise self._stalled(where) from error
         except httpx2.HTTPError as error:
-            raise EngineError(f"{where}: the stream broke off ({error}); ask again", retryable=True) from error
+            raise EngineError(
+                f"{where}: the stream broke off ({error}); ask again", retryable=True, kind="cut"
+            ) from error
 
     def _stalled(self, where: str) -> EngineTimeoutError:
         timeouts = self._limits.timeouts

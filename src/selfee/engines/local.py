@@ -6,12 +6,11 @@ asked before.
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -27,14 +26,13 @@ from selfee.engines.base import (
     Prediction,
     Request,
     SamplingParams,
-    TokenLogprob,
     Usage,
 )
 from selfee.engines.cancelling import Cancellation
+from selfee.engines.growing import GrowingText, log_softmax
 from selfee.engines.scoring import Logits, ScoredSequence, ScoringRequest, TokenScorer
 from selfee.engines.session_files import restore_into, save_latest, session_files_of
 from selfee.engines.sessions import HeldSession, Session, SessionPool, count_shared
-from selfee.engines.stops import LogprobQueue, StopFilter
 from selfee.errors import ContextOverflowError, UsageError
 
 
@@ -63,9 +61,27 @@ class Runtime(Protocol):
     context_length: int  # tokens a session can hold
     vocab_size: int
     end_tokens: Collection[int]  # end of text, end of turn
-    supports_chat: bool  # whether the model file has a chat template
     num_parameters: int  # weights of the model
     trained_on_chains: bool  # whether the file says that its model was trained to criticise and revise
+
+    @property
+    def supports_chat(self) -> bool:
+        """Whether there is a chat template."""
+        ...
+
+    @property
+    def template(self) -> str:
+        """What the chat template is called; "" where there is none."""
+        ...
+
+    @property
+    def chat_stops(self) -> Sequence[str]:
+        """Texts that end a message where no end token does."""
+        ...
+
+    def use_template(self, name: str) -> None:
+        """Write chats as ``name`` says from now on: "own" is the file's. Raises UsageError where that cannot be."""
+        ...
 
     def encode(self, text: str, *, add_bos: bool, parse_special: bool) -> list[int]:
         """Tokens of a text; ``add_bos`` asks for the beginning-of-text token if the model wants one."""
@@ -135,8 +151,17 @@ class LocalEngine:
 
     @property
     def supports_chat(self) -> bool:
-        """Whether the model file has a chat template."""
+        """Whether there is a chat template."""
         return self._runtime.supports_chat
+
+    @property
+    def template(self) -> str:
+        """What the chat template is called; "" where there is none."""
+        return self._runtime.template
+
+    def use_template(self, name: str) -> None:
+        """Write chats in another form from now on: "alpaca", "chatml" or "own" (the file's). Raises UsageError."""
+        self._runtime.use_template(name)
 
     @property
     def num_parameters(self) -> int:
@@ -167,7 +192,8 @@ class LocalEngine:
                 f"{self.name}: the file has no chat template; expected one for a chat; use the guided mode, which "
                 "needs none, or a chat model"
             )
-        return self._start(self._runtime.encode_chat(request.messages, request.prefix), request, None)
+        tokens = self._runtime.encode_chat(request.messages, request.prefix)
+        return self._start(tokens, request, request.logprobs, tuple(self._runtime.chat_stops))
 
     def count_tokens(self, text: str, *, parse_special: bool = False) -> int:
         """See ``CountingEngine``."""
@@ -263,7 +289,9 @@ class LocalEngine:
                 f"{allowed}; shorten the text or open the model with a larger context_length"
             )
 
-    def _start(self, tokens: list[int], request: Request | ChatRequest, logprobs: int | None) -> Iterator[Chunk]:
+    def _start(
+        self, tokens: list[int], request: Request | ChatRequest, logprobs: int | None, ends: tuple[str, ...] = ()
+    ) -> Iterator[Chunk]:
         for token in request.params.logit_bias:
             if not 0 <= token < self._runtime.vocab_size:
                 raise UsageError(
@@ -272,12 +300,14 @@ class LocalEngine:
         if not tokens:
             raise UsageError(f"{self.name}: the prompt has no tokens; expected at least one; write something")
         self._check_room(len(tokens), "the prompt has", self._runtime.context_length - 1)
-        return self._stream(tokens, request, logprobs)
+        return self._stream(tokens, request, logprobs, ends)
 
-    def _stream(self, tokens: list[int], request: Request | ChatRequest, logprobs: int | None) -> Iterator[Chunk]:
+    def _stream(
+        self, tokens: list[int], request: Request | ChatRequest, logprobs: int | None, ends: tuple[str, ...]
+    ) -> Iterator[Chunk]:
         room = self._runtime.context_length - len(tokens)
         limit = room if request.max_tokens is None else min(room, request.max_tokens)
-        text = _Text(self._runtime, request, logprobs, limit)
+        text = GrowingText(self._runtime, request, logprobs, limit, ends)
         params = request.params
         seed = random.getrandbits(32) if params.seed is None else params.seed
         with self._sessions.borrow(tokens if self._reuse else ()) as held:
@@ -309,70 +339,3 @@ class LocalEngine:
 
 def _nothing() -> Generator[Generated, None, None]:
     yield from ()
-
-
-@dataclass
-class _Text:
-    """One request's text as it grows token by token, and why it ended."""
-
-    runtime: Runtime
-    request: Request | ChatRequest
-    wanted: int | None  # log-probabilities per token
-    limit: int  # tokens that may be generated
-    count: int = 0
-    ending: FinishReason | None = None
-    queue: LogprobQueue = field(default_factory=LogprobQueue)
-    _rest: str = ""
-
-    def __post_init__(self) -> None:
-        self._decoder = self.runtime.decoder()
-        self._filter = StopFilter(self.request.stop)
-        if self.limit == 0:
-            self.ending = self._limit_reason()
-
-    def take(self, step: Generated) -> Chunk:
-        """The text that this token makes certain; sets ``ending`` if it was the last."""
-        self.count += 1
-        if step.token in self.runtime.end_tokens:
-            self.ending = FinishReason.END
-            return Chunk("")
-        if self.wanted is not None:
-            self.queue.add(self._filter.received, self._logprob(step, self.wanted))
-        safe = self._filter.feed(self._decoder.feed(step.token))
-        if self._filter.matched is not None:
-            self.ending = FinishReason.STOP
-        elif self.count == self.limit:
-            self.ending = self._limit_reason()
-        if self.ending is not None:
-            self._rest = safe
-            return Chunk("")
-        return Chunk(safe, logprobs=self.queue.take(self._filter.emitted))
-
-    def end(self, usage: Usage) -> Chunk:
-        """The last chunk: everything withheld."""
-        text = self._rest
-        if self.ending is not FinishReason.STOP:
-            text += self._filter.feed(self._decoder.finish())  # a character cut off by a limit
-        text += self._filter.finish()
-        if self._filter.matched is not None:
-            self.ending = FinishReason.STOP
-        past_end = 0 if self.ending is FinishReason.STOP else 1  # tokens without text belong to the text
-        told = self.queue.take(self._filter.emitted + past_end)
-        return Chunk(text, self.ending, usage, self._filter.matched, told)
-
-    def _limit_reason(self) -> FinishReason:
-        asked = self.request.max_tokens
-        return FinishReason.LENGTH if asked is not None and asked <= self.limit else FinishReason.CONTEXT
-
-    def _logprob(self, step: Generated, wanted: int) -> TokenLogprob:
-        logprobs = log_softmax(step.logits)
-        best = np.lexsort((np.arange(logprobs.size), -logprobs))[:wanted]
-        top = tuple((int(token), self.runtime.piece(int(token)), float(logprobs[token])) for token in best)
-        return TokenLogprob(step.token, self.runtime.piece(step.token), float(logprobs[step.token]), top)
-
-
-def log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Natural-log probabilities of raw logits [vocabulary], in double precision."""
-    shifted = logits.astype(np.float64) - float(logits.max())
-    total = float(np.exp(shifted).sum())
-    return shifted - math.log(total)

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from selfee.engines.base import ChatRequest, Chunk, FinishReason, Request, ScoringEngine, Usage
-from selfee.engines.connection import Events, Limits, ServerConnection
+from selfee.engines.connection import Events, Exchange, Limits, ServerConnection
 from selfee.engines.remote_scoring import find_scorer
 from selfee.engines.stops import LogprobQueue, StopFilter
 from selfee.engines.wire import NOT_FOUND, Piece, SurrogateJoiner, finish_reason, parse_piece, request_body
@@ -89,11 +89,17 @@ class RemoteEngine:
             raise UsageError(f"{self.name}: a chat answer with a given beginning is not possible; leave prefix empty")
         return self._stream(request, _CHAT)
 
+    def stream_exchange(self, request: Request | ChatRequest, exchange: Exchange) -> Iterator[Chunk]:
+        """As ``stream`` or ``stream_chat``, with ``exchange``'s headers; tells there what came beside the text."""
+        if isinstance(request, ChatRequest) and request.prefix:
+            return self.stream_chat(request)
+        return self._stream(request, _CHAT if isinstance(request, ChatRequest) else _COMPLETIONS, exchange)
+
     def probe_scoring(self) -> ScoringEngine | None:
         """See ``ProbingEngine``: one or two requests of one token, the first time. EngineError if not answered."""
         with self._lock:
             if not self._scorer_known:
-                self._scorer = find_scorer(self._server, self._find_model())
+                self._scorer = find_scorer(self._server, self.find_model())
                 self._scorer_known = True
             return self._scorer
 
@@ -109,7 +115,8 @@ class RemoteEngine:
     ) -> None:
         self.close()
 
-    def _find_model(self) -> str:
+    def find_model(self) -> str:
+        """The name of the model that is asked: where none was given, the server's only one. Raises UsageError."""
         if self._model is None:
             offered = self.models()
             if len(offered) != 1:
@@ -120,8 +127,8 @@ class RemoteEngine:
             self._model = offered[0]
         return self._model
 
-    def _stream(self, request: Request | ChatRequest, path: str) -> Iterator[Chunk]:
-        reading = _Reading(request, StopFilter(request.stop))
+    def _stream(self, request: Request | ChatRequest, path: str, exchange: Exchange | None = None) -> Iterator[Chunk]:
+        reading = _Reading(request, StopFilter(request.stop), exchange=exchange or Exchange())
         retry = self._limits.retry
         for attempt in range(1, retry.attempts + 1):
             events = self._open(reading, path)  # retries on its own; its errors are final
@@ -140,6 +147,8 @@ class RemoteEngine:
         try:
             for payload in events:
                 piece = parse_piece(payload, where)
+                if isinstance(model := payload.get("model"), str) and model:
+                    reading.exchange.model = model
                 if piece.names_stop:
                     self._names_stops = True
                 if chunk := reading.take(piece):
@@ -149,18 +158,20 @@ class RemoteEngine:
         finally:
             events.close()
         if reading.filter.matched is None and reading.last is None:
-            raise EngineError(f"{where}: the stream ended without saying why; the text is incomplete", retryable=True)
+            raise EngineError(
+                f"{where}: the stream ended without saying why; the text is incomplete", retryable=True, kind="cut"
+            )
         yield reading.end(*self._ending(reading, path))
 
     def _open(self, reading: _Reading, path: str) -> Events:
         request = reading.request_left()
         stop = () if self._names_stops is False else request.stop
         reading.sent_stops = bool(stop)
-        body = request_body(request, self._find_model(), stop)
+        body = request_body(request, self.find_model(), stop)
         if not self._takes_stream_options:
             del body["stream_options"]
         try:
-            return self._server.events(path, body)
+            return self._server.events(path, body, reading.exchange)
         except EngineError as error:
             if self._takes_stream_options and "stream_options" in str(error):
                 self._takes_stream_options = False
@@ -205,7 +216,7 @@ class RemoteEngine:
             replace(reading.request.params, temperature=0.0),
             max_tokens=min(longest, 32),
         )
-        body = request_body(request, self._find_model(), ()) | {"stream": False}
+        body = request_body(request, self.find_model(), ()) | {"stream": False}
         del body["stream_options"]
         where = f"{self._server.base_url}{_COMPLETIONS}"
         try:
@@ -225,6 +236,7 @@ class _Reading:
 
     request: Request | ChatRequest
     filter: StopFilter
+    exchange: Exchange
     text: str = ""  # received, also what is withheld
     events: int = 0  # that carried text
     last: Piece | None = None  # the one with the finish reason

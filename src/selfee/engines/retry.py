@@ -58,7 +58,7 @@ def call_with_retries(
         try:
             return attempt()
         except RefusedError as refused:
-            if not refused.again:
+            if not refused.again or policy.attempts == 1:  # of a single attempt nobody gave up
                 raise refused.error from refused.__cause__
             delay = policy.delay(failures, refused.retry_after, uniform)
             waited = clock() - started

@@ -46,8 +46,8 @@ class LlamaRuntime:
         self._checkpoint = checkpoint
         self._model = model
         self._tokenizer = load_tokenizer(checkpoint.vocab)
-        self._template = ChatTemplate.for_vocab(checkpoint.vocab, self._tokenizer)
-        self.supports_chat = self._template is not None
+        self._own_template = ChatTemplate.for_vocab(checkpoint.vocab, self._tokenizer)
+        self._template = self._own_template
         self.context_length = model.context_length
         self.vocab_size = model.config.vocabulary
         self.end_tokens: Collection[int] = self._tokenizer.end_tokens
@@ -57,6 +57,33 @@ class LlamaRuntime:
         self._newline = newline[-1] if newline else None  # a byte-level vocabulary may lack the byte
         self._company = Company(model)
         self._memory = DraftMemory() if drafting else None
+
+    @property
+    def supports_chat(self) -> bool:
+        """See ``Runtime.supports_chat``."""
+        return self._template is not None
+
+    @property
+    def template(self) -> str:
+        """See ``Runtime.template``."""
+        if self._template is None:
+            return ""
+        name = self._template.name or "no known name"
+        return f"the model's own ({name})" if self._template is self._own_template else name
+
+    @property
+    def chat_stops(self) -> Sequence[str]:
+        """See ``Runtime.chat_stops``."""
+        return () if self._template is None else self._template.stops
+
+    def use_template(self, name: str) -> None:
+        """See ``Runtime.use_template``."""
+        if name == "own" and self._own_template is None:
+            raise UsageError(
+                f"template: {self.name} has none of its own; expected alpaca, chatml or selfee; what it was trained on "
+                "stands in its model card"
+            )
+        self._template = self._own_template if name == "own" else ChatTemplate.named(name, self._tokenizer)
 
     def encode(self, text: str, *, add_bos: bool, parse_special: bool) -> list[int]:
         """See ``Runtime.encode``."""

@@ -210,7 +210,7 @@ class ScriptedEngine:
         text, end = self._cut(reply, prompt_tokens, request.max_tokens)
         filter_ = StopFilter(request.stop)
         logprobs = LogprobQueue()
-        wants_logprobs = isinstance(request, Request) and request.logprobs is not None
+        wants_logprobs = request.logprobs is not None
         completion = ""
         try:
             for number, piece in enumerate(reply.pieces(text)):

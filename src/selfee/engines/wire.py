@@ -38,6 +38,7 @@ _OVERFLOW = (
 NOT_FOUND = "not found"
 """What the message of a 404 contains."""
 
+_QUOTA = ("insufficient_quota", "billing_hard_limit")
 _TRANSIENT = ("server_error", "overload", "rate_limit", "unavailable", "timeout", "internal")
 
 
@@ -62,6 +63,8 @@ def request_body(request: Request | ChatRequest, model: str, stop: Sequence[str]
             body["logprobs"] = request.logprobs
     else:
         body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
+        if request.logprobs is not None:
+            body |= {"logprobs": True, "top_logprobs": request.logprobs}
     if request.max_tokens is not None:
         body["max_tokens"] = request.max_tokens
     if stop:
@@ -109,9 +112,11 @@ def parse_payload(data: str | bytes, where: str) -> dict[str, Any]:
         payload = json.loads(data)
     except (ValueError, RecursionError) as error:
         shown = data[:80] if isinstance(data, str) else data[:80].decode("utf-8", errors="replace")
-        raise EngineError(f"{where}: found {shown!r}; expected a JSON object", retryable=True) from error
+        raise EngineError(
+            f"{where}: found {shown!r}; expected a JSON object", retryable=True, kind="malformed"
+        ) from error
     if not isinstance(payload, dict):
-        raise EngineError(f"{where}: found a JSON {type(payload).__name__}; expected an object")
+        raise EngineError(f"{where}: found a JSON {type(payload).__name__}; expected an object", kind="malformed")
     return payload
 
 
@@ -119,7 +124,9 @@ def parse_piece(payload: Mapping[str, Any], where: str) -> Piece:
     """One event of a stream, or a whole answer that was not streamed. Raises EngineError if it fits neither."""
     choices = payload.get("choices") or []
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
-        raise EngineError(f"{where}: field 'choices' is no list of objects; expected an OpenAI-compatible answer")
+        raise EngineError(
+            f"{where}: field 'choices' is no list of objects; expected an OpenAI-compatible answer", kind="malformed"
+        )
     usage = payload.get("usage")
     usage = usage if isinstance(usage, dict) else None
     choice = next((choice for choice in choices if choice.get("index", 0) == 0), None)
@@ -128,13 +135,15 @@ def parse_piece(payload: Mapping[str, Any], where: str) -> Piece:
     message = choice.get("delta") or choice.get("message") or {}
     text = choice.get("text", message.get("content") if isinstance(message, dict) else None)
     if text is not None and not isinstance(text, str):
-        raise EngineError(f"{where}: the text is a {type(text).__name__}; expected a string")
+        raise EngineError(f"{where}: the text is a {type(text).__name__}; expected a string", kind="malformed")
     fields = dict(payload) | choice
     named = [fields[name] for name in _STOP_FIELDS if name in fields]
     stop = next((value for value in named if isinstance(value, str) and value), None)
     finish = choice.get("finish_reason") or None
     if finish is not None and not isinstance(finish, str):
-        raise EngineError(f"{where}: finish_reason is a {type(finish).__name__}; expected a string or null")
+        raise EngineError(
+            f"{where}: finish_reason is a {type(finish).__name__}; expected a string or null", kind="malformed"
+        )
     return Piece(text or "", finish, stop, bool(named), parse_logprobs(choice.get("logprobs")), usage)
 
 
@@ -142,7 +151,10 @@ def finish_reason(word: str, where: str) -> FinishReason:
     """What the server's ``finish_reason`` means. Raises EngineError for one that is no ending of a text."""
     if word not in _REASONS:
         expected = "expected stop or length"
-        raise EngineError(f"{where}: the stream ended with finish_reason '{word}'; {expected}; ask differently")
+        kind = "filtered" if "filter" in word else "malformed"
+        raise EngineError(
+            f"{where}: the stream ended with finish_reason '{word}'; {expected}; ask differently", kind=kind
+        )
     return _REASONS[word]
 
 
@@ -241,14 +253,19 @@ def to_error(where: str, complaint: Complaint) -> SelfeeError:
         return ContextOverflowError(f"{where}: {message}; shorten the prompt or lower max_tokens")
     told = f"HTTP {status}: {message}" if status else message
     if status == 401:
-        return EngineError(f"{where}: the server does not know who asks ({told}); give the right API key")
+        return EngineError(f"{where}: the server does not know who asks ({told}); give the right API key", kind="key")
     if status == 403:
-        return EngineError(f"{where}: the API key may not do this ({told}); use another key or model")
+        return EngineError(f"{where}: the API key may not do this ({told}); use another key or model", kind="key")
     if status == 404:
-        return EngineError(f"{where}: {NOT_FOUND} ({told}); check the address and the model after '#'")
+        return EngineError(f"{where}: {NOT_FOUND} ({told}); check the address and the model after '#'", kind="refused")
     if status in (400, 413, 415, 422):
-        return EngineError(f"{where}: the server refuses the request ({told}); change what it names")
-    return EngineError(f"{where}: the server failed ({told}); try again later", retryable=complaint.is_transient)
+        return EngineError(f"{where}: the server refuses the request ({told}); change what it names", kind="refused")
+    kind = "rate" if status == 429 or "rate_limit" in complaint.code else "server"
+    if any(sign in complaint.code for sign in _QUOTA):  # no time of waiting fills it again
+        return EngineError(f"{where}: the key's quota is used up ({told}); pay, or use another key", kind="quota")
+    return EngineError(
+        f"{where}: the server failed ({told}); try again later", retryable=complaint.is_transient, kind=kind
+    )
 
 
 class SurrogateJoiner:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from selfee.llama.special import Part
@@ -45,6 +45,7 @@ class Family:
     has_system: bool = True
     system_marks: tuple[str, str] = ("", "\n\n")
     default_system: str | None = None
+    name: str = ""  # for people
 
     def parts(self, messages: Sequence[HasRoleContent]) -> list[Part]:
         """The chat up to where the assistant speaks: markup is true, contents are false."""
@@ -85,6 +86,36 @@ class Family:
         yield self.system_marks[1], True
 
 
+_ALPACA_OPENING = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+)
+
+
+class Alpaca:
+    """Stanford Alpaca's form: headings in plain text, no special tokens. A system's words take the opening's place."""
+
+    name = "Alpaca"
+
+    def parts(self, messages: Sequence[HasRoleContent]) -> list[Part]:
+        """See ``Family.parts``."""
+        system = [message.content for message in messages if message.role == "system"]
+        opening: Part = ("\n\n".join(system), False) if system else (_ALPACA_OPENING, True)
+        parts = [opening, ("\n\n", True)]
+        for message in messages:
+            if message.role != "system":
+                heading = "### Instruction:\n" if message.role == "user" else "### Response:\n"
+                parts += [(heading, True), (message.content, False), ("\n\n", True)]
+        return [*(part for part in parts if part[0]), ("### Response:\n", True)]
+
+
+CHATML = Family("<|im_start|>{role}\n", "<|im_end|>\n", name="ChatML")
+NAMED: Mapping[str, tuple[Family | Alpaca, Sequence[str]]] = {
+    "alpaca": (Alpaca(), ("### Instruction:", "### Response:")),
+    "chatml": (CHATML, ("<|im_end|>", "<|im_start|>")),
+}
+"""Formats that can be asked for by name, with the texts that end an answer where no end token does."""
+
+
 def candidates(template: str, marks: Marks) -> Iterator[Family]:
     """Families whose marks a template shows, likelier ones first. Only their agreement with it decides."""
     strips = "trim" in template or "strip()" in template
@@ -96,23 +127,25 @@ def candidates(template: str, marks: Marks) -> Iterator[Family]:
 def _chatml(template: str, marks: Marks, strips: bool) -> Iterator[Family]:
     default = re.search(r"<\|im_start\|>system(?:\\n|\n)([^'\"{}]*?)<\|im_end\|>", template)
     for first in ("", marks.bos):
-        family = Family("<|im_start|>{role}\n", "<|im_end|>\n", first, strips=strips)
+        family = replace(CHATML, first=first, strips=strips)
         if default:
-            yield Family(family.before, family.after, first, strips=strips, default_system=default[1])
+            yield replace(family, default_system=default[1])
         yield family
 
 
 def _llama3(template: str, marks: Marks, strips: bool) -> Iterator[Family]:
-    yield Family("<|start_header_id|>{role}<|end_header_id|>\n\n", "<|eot_id|>", marks.bos, strips=strips)
+    yield Family(
+        "<|start_header_id|>{role}<|end_header_id|>\n\n", "<|eot_id|>", marks.bos, strips=strips, name="Llama 3"
+    )
 
 
 def _zephyr(template: str, marks: Marks, strips: bool) -> Iterator[Family]:
-    yield Family("<|{role}|>\n", f"{marks.eos}\n", strips=strips)
+    yield Family("<|{role}|>\n", f"{marks.eos}\n", strips=strips, name="Zephyr")
 
 
 def _phi3(template: str, marks: Marks, strips: bool) -> Iterator[Family]:
     for first in (marks.bos, ""):
-        yield Family("<|{role}|>\n", "<|end|>\n", first, strips=strips)
+        yield Family("<|{role}|>\n", "<|end|>\n", first, strips=strips, name="Phi-3")
 
 
 def _gemma(template: str, marks: Marks, strips: bool) -> Iterator[Family]:
@@ -123,6 +156,7 @@ def _gemma(template: str, marks: Marks, strips: bool) -> Iterator[Family]:
         assistant_name="model",
         strips=strips,
         has_system=False,
+        name="Gemma",
     )
 
 
@@ -135,13 +169,15 @@ def _llama2(template: str, marks: Marks, strips: bool) -> Iterator[Family]:
         strips=strips,
         has_system=False,
         system_marks=("<<SYS>>\n", "\n<</SYS>>\n\n"),
+        name="Llama 2",
     )
 
 
 def _mistral(template: str, marks: Marks, strips: bool) -> Iterator[Family]:
     for before, after in (("[INST] ", " [/INST]"), (" [INST] ", " [/INST]"), ("[INST]", "[/INST]")):
         for assistant in (("", marks.eos), (" ", marks.eos), ("", f"{marks.eos} "), (" ", f" {marks.eos}")):
-            yield Family(before, after, marks.bos, assistant=assistant, invite="", strips=strips, has_system=False)
+            family = Family(before, after, marks.bos, assistant=assistant, invite="", strips=strips, has_system=False)
+            yield replace(family, name="Mistral")
 
 
 _Maker = Callable[[str, Marks, bool], Iterator[Family]]

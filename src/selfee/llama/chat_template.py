@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from selfee.errors import BadFileError, UsageError
-from selfee.llama.chat_families import Family, HasRoleContent, Marks, candidates
+from selfee.llama.chat_families import NAMED, Family, HasRoleContent, Marks, candidates
 from selfee.llama.jinja_sandbox import RefusedError, compile_template, usage_refusal
 from selfee.llama.special import Part
 from selfee.llama.tokenizer import Tokenizer
@@ -30,13 +30,25 @@ class ChatTemplate:
     """How one model's conversations are written.
 
     Well-known formats are written by our own code wherever that gives what the file's template gives; any other
-    template is run in a sandbox with limits (see ``jinja_sandbox``). ``family`` is the format in the first case.
+    template is run in a sandbox with limits (see ``jinja_sandbox``). ``family`` is the format in the first case;
+    ``name`` is what people call it, "" where nobody does. ``stops`` are texts that end an answer where no end token
+    does.
     """
 
-    def __init__(self, renderer: Renderer, tokenizer: Tokenizer) -> None:
+    def __init__(self, renderer: Renderer, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
         self._renderer = renderer
         self._tokenizer = tokenizer
         self.family = renderer if isinstance(renderer, Family) else None
+        self.name = str(getattr(renderer, "name", ""))
+        self.stops = tuple(stops)
+
+    @classmethod
+    def named(cls, name: str, tokenizer: Tokenizer) -> ChatTemplate:
+        """A well-known format, whatever the file brings. Raises UsageError for a name that is none."""
+        if name not in NAMED:
+            raise UsageError(f"template: {name!r} is unknown; expected one of {', '.join(NAMED)}")
+        renderer, stops = NAMED[name]
+        return cls(renderer, tokenizer, stops)
 
     @classmethod
     def for_vocab(cls, vocab: Vocab, tokenizer: Tokenizer) -> ChatTemplate | None:

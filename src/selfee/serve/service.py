@@ -155,5 +155,9 @@ class Service:
 
 
 def _printable(names: Sequence[str]) -> Iterator[str]:
+    """Names as a header can hold them."""
     for name in names[:32]:
-        yield "".join(character if character.isascii() and character.isprintable() else "?" for character in name[:64])
+        shown = "".join(
+            character if character.isascii() and character.isprintable() else "?" for character in name[:64]
+        )
+        yield shown if shown.strip() == shown and shown else f'"{shown}"'

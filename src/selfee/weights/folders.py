@@ -8,17 +8,28 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from selfee.errors import ResourceError, UsageError
 from selfee.weights.disk import human_size
 
-_MODEL_ENDINGS = (".safetensors", ".bin", ".pth", ".gguf")
+
+@dataclass(frozen=True)
+class FolderKind:
+    """What a folder holds, and the endings of file names of which one must be there for it to be such a folder."""
+
+    name: str
+    files: str
+    endings: tuple[str, ...]
+
+
+MODEL = FolderKind("a model", "model files", (".safetensors", ".bin", ".pth", ".gguf"))
 _SPARE = 16 << 20  # bytes of disk that stay free
 
 
-def require_new_folder(folder: Path, *, force: bool) -> None:
-    """Raise UsageError unless ``folder`` may be made: it is absent, empty, or holds a model and ``force`` is set."""
+def require_new_folder(folder: Path, *, force: bool, kind: FolderKind = MODEL) -> None:
+    """Raise UsageError unless ``folder`` may be made: absent, empty, or of this kind and ``force`` is set."""
     if not folder.name:
         raise UsageError(f"{folder}: expected the name of a folder to make; choose one")
     if not os.path.lexists(folder):
@@ -31,21 +42,22 @@ def require_new_folder(folder: Path, *, force: bool) -> None:
     if not force:
         raise UsageError(f"{folder}: is there and not empty; expected a new folder; choose another or add --force")
     # --force must never take somebody's home with it.
-    if any(entry.is_dir() for entry in entries) or not any(entry.name.endswith(_MODEL_ENDINGS) for entry in entries):
+    if any(entry.is_dir() for entry in entries) or not any(entry.name.endswith(kind.endings) for entry in entries):
         raise UsageError(
-            f"{folder}: holds something else than a model; --force replaces only folders of model files; choose another"
+            f"{folder}: holds something else than {kind.name}; --force replaces only folders of {kind.files}; "
+            "choose another"
         )
 
 
 @contextmanager
-def replacing_folder(folder: Path, *, needed: int = 0, force: bool = False) -> Iterator[Path]:
+def replacing_folder(folder: Path, *, needed: int = 0, force: bool = False, kind: FolderKind = MODEL) -> Iterator[Path]:
     """A hidden folder beside ``folder`` that takes its place when the block ends well, and vanishes otherwise.
 
     What a killed process left there is removed first. ``needed`` is the number of bytes that will be written, 0 =
     unknown: the disk must have them free. Raises UsageError if ``folder`` may not be replaced, ResourceError if the
     disk is full or another process makes the same folder.
     """
-    require_new_folder(folder, force=force)
+    require_new_folder(folder, force=force, kind=kind)
     part = folder.with_name(f".{folder.name}.part")
     old = folder.with_name(f".{folder.name}.old")
     try:
@@ -54,7 +66,7 @@ def replacing_folder(folder: Path, *, needed: int = 0, force: bool = False) -> I
             _require_space(folder, needed)
             yield part
             _sync(part)
-            _put_in_place(part, folder, old, force)
+            _put_in_place(part, folder, old, force, kind)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
@@ -106,8 +118,8 @@ def _sync(part: Path) -> None:
             os.close(descriptor)
 
 
-def _put_in_place(part: Path, folder: Path, old: Path, force: bool) -> None:
-    require_new_folder(folder, force=force)  # somebody may have made it meanwhile
+def _put_in_place(part: Path, folder: Path, old: Path, force: bool, kind: FolderKind) -> None:
+    require_new_folder(folder, force=force, kind=kind)  # somebody may have made it meanwhile
     if folder.is_dir() and any(folder.iterdir()):
         shutil.rmtree(old, ignore_errors=True)
         os.rename(folder, old)

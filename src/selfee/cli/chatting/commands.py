@@ -32,6 +32,7 @@ COMMANDS = {
         Command("fold", "", "show only final answers, or chains live again"),
         Command("system", "[TEXT]", "how the model is to behave; without TEXT: show it; - : nothing"),
         Command("model", "[MODEL]", "go on with another model; without MODEL: show which"),
+        Command("template", "[NAME]", "how questions are written: selfee, alpaca, chatml, own; without NAME: show it"),
         Command("save", "[FILE]", "write the conversation to a file"),
         Command("load", "FILE", "go on with a saved conversation"),
         Command("clear", "", "begin a new conversation"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -51,6 +53,27 @@ class TerminalReader:
             return str(self._session.prompt())[:_LARGEST]
         except EOFError:
             return None
+
+
+@contextmanager
+def keys_hidden(stream: TextIO) -> Iterator[None]:
+    """Within the block a terminal does not show keys: a ^C, or a line typed ahead, would stand amid the answer.
+
+    What is typed is not lost; the line editor shows it afterwards.
+    """
+    if not stream.isatty():
+        yield
+        return
+    import termios
+
+    number = stream.fileno()
+    before = termios.tcgetattr(number)
+    hidden = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    termios.tcsetattr(number, termios.TCSANOW, hidden)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(number, termios.TCSANOW, before)
 
 
 def open_reader(stream: TextIO, history: Path, color: bool) -> Reader:

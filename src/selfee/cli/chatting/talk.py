@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from selfee.chain.changes import compare
 from selfee.chain.continuing import steps_of, with_feedback
 from selfee.chain.format import render_prompt, render_steps
 from selfee.chain.policy import RevisionPolicy
-from selfee.chain.run import Mode, stream_chain
+from selfee.chain.run import Mode, choose_mode, stream_chain
+from selfee.chain.templates import mode_for, name_template, use_template
 from selfee.chain.types import (
     Chain,
     ChainFinished,
@@ -82,6 +83,7 @@ class Talk:
     path: Path | None = None  # where the conversation is kept; None = not yet
     keeps: bool = True
     folded: bool = False
+    hushed: Callable[[], AbstractContextManager[None]] = nullcontext  # within it, keys are not shown
     total: Total = field(default_factory=Total)
 
     def run(self, reader: Reader) -> None:
@@ -89,14 +91,15 @@ class Talk:
         leaving = False
         while True:
             try:
+                if leaving:
+                    self._say("Ctrl-C once more, or Ctrl-D, leaves.")
                 entry = reader.read()
             except TerminatedError:
                 raise  # not the user's Ctrl-C
-            except KeyboardInterrupt:
+            except KeyboardInterrupt:  # also one that comes before the line editor is there to take it
                 if leaving:
                     return
                 leaving = True
-                self._say("Ctrl-C once more, or Ctrl-D, leaves.")
                 continue
             if entry is None:
                 return
@@ -113,6 +116,7 @@ class Talk:
 
     def take(self, entry: str) -> bool:
         """Do what one entry says; False if it ends the chat. Raises SelfeeError where that cannot be done."""
+        self.screen = self.screen.fitted()
         call = parse(entry)
         if call is None:
             if question := question_of(entry):
@@ -205,6 +209,15 @@ class Talk:
             old.engine.close()
         self._say(f"model: {self.opened.name}")
 
+    def _do_template(self, call: Call) -> None:
+        settings, engine = self.opened.settings, self.opened.engine
+        if call.argument:
+            mode = mode_for(call.argument)
+            use_template(engine, call.argument)
+            settings.mode = choose_mode(engine, mode)
+            settings.prompts = None  # words for one mode mean nothing in another
+        self._say(f"template: {name_template(engine, settings.mode) or 'that of the server'}")
+
     def _do_save(self, call: Call) -> None:
         path = Path(call.argument).expanduser() if call.argument else (self.path or self.shelf.new_path())
         self.conversation.save(path)
@@ -252,7 +265,8 @@ class Talk:
     ) -> None:
         settings = self.opened.settings
         params = settings.params if seed is None else replace(settings.params, seed=seed)
-        view = FoldedView(self.screen) if self.folded else ChainView(self.screen)
+        before = start[-1].answer if start else None
+        view = FoldedView(self.screen) if self.folded else ChainView(self.screen, before)
         stream = stream_chain(
             self.opened.engine,
             instruction,
@@ -265,7 +279,7 @@ class Talk:
         )
         started = time.monotonic()
         try:
-            with closing(stream):
+            with closing(stream), self.hushed():
                 for event in stream:
                     view.show(event)
         except KeyboardInterrupt as stopped:
@@ -276,7 +290,8 @@ class Talk:
             self._keep(stream.chain, replaces, time.monotonic() - started, len(start))
         shown_last = len(stream.chain.steps) - 1
         if stream.chain.delivered is None:
-            self._complain(f"no answer was finished ({stream.chain.status})")
+            why = f" ({stream.chain.status})" if self.folded else ""  # else it stands right above
+            self._complain(f"no answer was finished{why}; /regen asks again")
         elif self.folded or stream.chain.delivered != shown_last:
             self._show_final(stream.chain.final)
 

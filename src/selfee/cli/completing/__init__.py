@@ -1,0 +1,1 @@
+"""Completion of command lines: ``scripts`` ask from within a shell, ``candidates`` answers."""

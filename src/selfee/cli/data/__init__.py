@@ -1,0 +1,1 @@
+"""``selfee data``: the commands that make training data, a file each; ``command.py`` puts them together."""

@@ -1,0 +1,215 @@
+"""Every command as somebody meets it who has read nothing: alone, with --help, mistyped, narrow, piped, without stdin.
+
+The commands are found in the app itself, so a new one is tested from its first day.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from rich.cells import cell_len
+from tests.cli.story import Outcome, Shell
+
+from selfee.cli.app import COMMANDS, app
+
+NARROW = 40
+MISSING = "nowhere.gguf"
+
+
+def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command that does something: (its words, it)."""
+    children = getattr(command, "commands", None)
+    if children is None:
+        yield path, command
+        return
+    for name in children:
+        yield from leaves(children[name], (*path, name))
+
+
+@cache
+def commands() -> dict[str, Any]:
+    return {" ".join(path): command for path, command in leaves(typer.main.get_command(app))}
+
+
+GROUPS = sorted({name.rsplit(" ", 1)[0] for name in commands() if " " in name})
+ALL = sorted([*commands(), *GROUPS])
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """A machine on which nothing is installed and nothing can be fetched, with a home of its own."""
+    nobody = "http://127.0.0.1:9"  # where nothing listens
+    return Shell(
+        tmp_path,
+        {
+            "HOME": str(tmp_path),
+            "XDG_DATA_HOME": str(tmp_path),
+            "XDG_CACHE_HOME": str(tmp_path),
+            "HTTPS_PROXY": nobody,
+            "HTTP_PROXY": nobody,
+            "HF_ENDPOINT": nobody,
+        },
+    )
+
+
+def run_alone(shell: Shell, words: list[str], script: str = 'exec "$@" </dev/null') -> Outcome:
+    """Run as a process; one that stays, as a server does, is stopped as a person would stop it."""
+    child = subprocess.Popen(
+        ["sh", "-c", script, "sh", *shell.command(*words)],
+        cwd=shell.folder,
+        env=shell.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        out, err = child.communicate(timeout=20)
+        return Outcome(child.returncode, out.decode(), err.decode())
+    except subprocess.TimeoutExpired:
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=20)
+        assert child.returncode in (0, 130), (out, err)
+        return Outcome(0, out.decode() or "it stayed", err.decode())
+    finally:
+        child.kill()
+
+
+def is_one_paragraph(text: str) -> bool:
+    """One line that begins with who speaks and ends like a sentence of ours: no traceback, no frame, no colour."""
+    lines = text.rstrip("\n").splitlines()
+    return len(lines) == 1 and lines[0].startswith("selfee: ") and "\x1b" not in text and not lines[0].endswith(" ")
+
+
+def test_the_sweep_finds_every_command() -> None:
+    assert {name.split()[0] for name in commands()} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_help_comes_at_once_says_what_it_does_and_shows_examples(shell: Shell, name: str) -> None:
+    done = shell.run(*name.split(), "--help")
+    assert done.stderr == ""
+    assert done.stdout.startswith(f"Usage: selfee {name}")
+    if name in commands():
+        assert re.search(rf"^  .*selfee {name}\b", done.stdout, re.MULTILINE), "an example that can be copied"
+    assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_h_is_help_too(shell: Shell, name: str) -> None:
+    assert shell.run(*name.split(), "-h").stdout == shell.run(*name.split(), "--help").stdout
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_help_fits_a_narrow_terminal(tmp_path: Path, name: str) -> None:
+    """All but examples, which would not be commands any more if they were broken, and names longer than the line."""
+    shell = Shell(tmp_path, {"COLUMNS": str(NARROW)})
+    for line in shell.run(*name.split(), "--help").stdout.splitlines():
+        is_example = re.match(r"\s+(\w+=\S+ |\w+ '.*\| )?selfee |\s+printf ", line)
+        longest_word = max(map(cell_len, line.split()), default=0)
+        assert cell_len(line) <= NARROW or is_example or longest_word > NARROW - 20, line
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_mistyped_flag_is_named_with_the_right_one(shell: Shell, name: str) -> None:
+    command: Any = commands().get(name)
+    flags = ["--help"] if command is None else [flag for option in command.params for flag in option.opts]
+    flag = max((flag for flag in flags if flag.startswith("--")), key=len, default="--help")
+    done = shell.run(*name.split(), flag + "x", check=2)
+    assert is_one_paragraph(done.stderr), done.stderr
+    assert "did you mean" in done.stderr
+    assert flag in done.stderr.partition("did you mean")[2]
+    assert f"see: selfee {name} --help" in done.stderr
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_mistyped_command_is_named_with_the_right_one(shell: Shell, name: str) -> None:
+    *before, word = name.split()
+    typo = word + "x"
+    assert difflib.get_close_matches(typo, [word])
+    done = shell.run(*before, typo, check=2)
+    assert is_one_paragraph(done.stderr), done.stderr
+    assert word in done.stderr
+    assert "did you mean" in done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_without_arguments_it_works_or_says_what_is_missing(shell: Shell, name: str) -> None:
+    done = run_alone(shell, name.split())
+    assert done.returncode in (0, 1, 2)
+    assert "Traceback" not in done.stderr
+    assert "unexpected" not in done.stderr
+    if done.returncode:
+        last = done.stderr.rstrip("\n").splitlines()[-1]
+        assert last.startswith("selfee: "), done.stderr
+        assert len(last) > 30
+    else:
+        assert done.stdout.strip(), "something to read"
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_a_file_that_is_not_there_is_named(shell: Shell, name: str) -> None:
+    """In every place for words, and, where a command takes a model by flag, there."""
+    arguments = [option for option in commands()[name].params if option.param_type_name == "argument"]
+    takes_model = any("--model" in option.opts for option in commands()[name].params)
+    if not arguments and not takes_model:
+        pytest.skip("takes no file")
+    words = [MISSING] * max(1, sum(option.required for option in arguments) or 1) if arguments else []
+    extra = ["-m", MISSING, *(["-p", "x"] if name == "main" else [])] if takes_model else []
+    needed = [option for option in commands()[name].params if option.param_type_name == "option" and option.required]
+    extra += [word for option in needed for word in (option.opts[0], "new")]
+    done = shell.run(*name.split(), *extra, *words, check=None)
+    assert done.returncode in (1, 2), (done.returncode, done.stdout, done.stderr)
+    said = done.stderr or done.stdout  # what looks at several files tells of each where it tells of the others
+    assert "nowhere" in said or "expected" in said, said
+    assert "Traceback" not in done.stderr
+    assert "unexpected" not in said
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_with_stdin_stdout_and_stderr_closed_it_ends_with_a_code(shell: Shell, name: str) -> None:
+    """As a process: what is closed cannot be pretended from within."""
+    done = run_alone(shell, name.split(), 'exec "$@" <&- >&- 2>&-')
+    assert done.returncode in (0, 1, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALL)
+def test_help_into_a_reader_that_leaves_is_no_error_to_look_at(shell: Shell, name: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        shell.command(*name.split(), "--help"),
+        stdin=subprocess.DEVNULL,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        cwd=shell.folder,
+        env=shell.environ,
+        timeout=60,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_no_command_at_all_shows_the_help(shell: Shell) -> None:
+    done = shell.run(check=2)
+    shown = done.stdout + done.stderr
+    for name in COMMANDS:
+        assert re.search(rf"^  {name}\b", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["ask", "chat", "models list", "doctor", "inspect"])
+def test_no_color_and_pipes_have_no_colour_and_color_always_has(shell: Shell, name: str) -> None:
+    plain = shell.run(*name.split(), check=None)
+    assert "\x1b" not in plain.stdout + plain.stderr
+    quiet = Shell(shell.folder, shell.variables | {"NO_COLOR": "1", "TERM": "xterm"}).run(*name.split(), check=None)
+    assert "\x1b" not in quiet.stdout + quiet.stderr

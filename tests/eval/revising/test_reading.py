@@ -1,0 +1,107 @@
+"""Chains that others made: the published figures of SelFee's release come out again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from selfee.errors import BadFileError
+from selfee.eval.revising.cases import Case
+from selfee.eval.revising.reading import grades_from, judged_cases, ladder, read_recorded, ungraded_cases
+from selfee.eval.revising.rounds import delivery_of, rounds_of
+from selfee.eval.scoring.estimates import Resampling
+from selfee.llama.tokenizer import load_tokenizer
+from selfee.weights.open import open_checkpoint
+
+DRAWS = Resampling(draws=200)
+
+
+def released(corpus: Path, enforced: int) -> Path:
+    return corpus / "selfee" / "answer" / f"selfee_13b_enforce_{enforced}_revisions.jsonl"
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize(
+    ("enforced", "revisions", "delivered", "well_formed", "cut"),
+    [
+        (0, {"0": 49, "1": 6, "2": 9, "3": 13, "4": 3}, [49, 7, 19, 4, 1], 66, 14),
+        (1, {"1": 22, "2": 33, "3": 18, "4": 7}, [0, 24, 46, 8, 2], 58, 22),
+        (3, {"2": 7, "3": 52, "4": 21}, [0, 3, 36, 33, 8], 32, 48),
+    ],
+)
+def test_released_chains_look_as_the_specification_says(
+    corpus: Path, enforced: int, revisions: dict[str, int], delivered: list[int], well_formed: int, cut: int
+) -> None:
+    found = delivery_of(ungraded_cases(read_recorded(released(corpus, enforced))))
+    assert found.chains == 80
+    assert found.revisions == revisions
+    assert [found.delivered.get(str(number), 0) for number in range(5)] == delivered
+    assert (found.well_formed, found.cut, found.fell_back) == (well_formed, cut, cut)
+    assert found.tokens is None
+
+
+@pytest.mark.corpus
+def test_most_of_a_released_revision_is_a_copy(corpus: Path) -> None:
+    first, second, third = rounds_of(ungraded_cases(read_recorded(released(corpus, 3))), DRAWS)[:3]
+    assert [round(100 * (each.copied.value or 0)) for each in (first, second, third)] == pytest.approx(
+        [64, 85, 87], abs=3
+    )
+    assert (second.chains, second.identical) == (77, 13)
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize(("enforced", "published"), [(0, 2.39), (1, 3.31), (3, 3.98)])
+def test_tokens_generated_for_one_delivered(corpus: Path, enforced: int, published: float) -> None:
+    """Within 2.5 %: how the specification counted the tokens of headers is not known."""
+    with open_checkpoint(corpus / "vocab" / "ggml-vocab-llama-spm.gguf") as checkpoint:
+        tokenizer = load_tokenizer(checkpoint.vocab)
+    recorded = read_recorded(released(corpus, enforced), lambda text: len(tokenizer.encode(text, add_bos=False)))
+    found = delivery_of(ungraded_cases(recorded))
+    assert found.tokens_per_delivered == pytest.approx(published, rel=0.025)
+
+
+@pytest.mark.corpus
+def test_points_of_reviews_go_to_the_texts_that_judges_saw(corpus: Path) -> None:
+    recorded = [read_recorded(released(corpus, enforced)) for enforced in (0, 1, 3)]
+    reviews = sorted((corpus / "selfee" / "review").glob("*chatgpt*"))
+    grades = grades_from(reviews, recorded)
+    for each in recorded:
+        for case in judged_cases(each, grades):
+            assert case.grade_at(case.chain, case.chain.delivered) is not None
+    steps = ladder(recorded, grades)
+    assert len(steps) == 80
+    sums = [sum(case.grade(case.chain.steps[number]) or 0.0 for case in steps) for number in range(3)]
+    assert sums[0] < sums[1]  # enforcing one revision raised the points, as published
+    assert [each.graded for each in rounds_of(steps, DRAWS)] == [80, 80]
+
+
+def test_our_own_lines_and_training_records_are_read(tmp_path: Path) -> None:
+    record = {
+        "iteration_truncated": False,
+        "instruction": "Add.",
+        "input": "",
+        "iteration": 2,
+        "outputs": [
+            {"output": "2", "feedback": "Wrong. Revision is needed."},
+            {"output": "4", "feedback": "Good. Revision is not needed."},
+        ],
+    }
+    path = tmp_path / "records.jsonl"
+    path.write_text(json.dumps(record))
+    (case,) = ungraded_cases(read_recorded(path, len))
+    assert [step.answer for step in case.chain.steps] == ["2", "4"]
+    assert isinstance(case, Case)
+    found = delivery_of([case])
+    assert found.delivered_tokens == len("\n\n### Revision 1:\n4")
+
+
+def test_a_file_without_chains_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text('{"question_id": 1, "text": "only text"}')
+    with pytest.raises(BadFileError, match="expected a chain"):
+        read_recorded(path)
+    path.write_text("")
+    with pytest.raises(BadFileError, match="no chains"):
+        read_recorded(path)
