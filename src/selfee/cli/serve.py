@@ -192,7 +192,7 @@ def serve(
         loading = ", ".join(opening.name for opening in openings)
         if loading:
             stderr.write(stderr.style(f"loading {for_terminal(loading)} …\n", "dim"))
-        models = [opening.served() for opening in openings]
+        models = {opening.name: opening.served() for opening in openings}
         app, what = build(fleet, config, models, defaults, url, secret)
 
         def tell_ready() -> None:

@@ -33,7 +33,7 @@ class Parts(contextlib.ExitStack):
     """Processes that end with the block."""
 
     def start(self, *command):
-        log = self.enter_context(tempfile.TemporaryFile())
+        log = subprocess.DEVNULL
         process = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log, cwd=self.folder())
         self.callback(self.end, process)
 

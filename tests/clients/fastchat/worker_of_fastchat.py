@@ -15,9 +15,8 @@ class Worker(BaseModelWorker):
     """Says the same to everybody, word by word, as FastChat's workers do: the whole text so far, again and again."""
 
     def make_conv_template(self, conv_template=None, model_path=None):
-        return Conversation(
-            name="plain", roles=("USER", "ASSISTANT"), sep_style=SeparatorStyle.ADD_COLON_SINGLE, sep="\n"
-        )
+        style = SeparatorStyle.ADD_COLON_SINGLE
+        return Conversation(name="plain", roles=("USER", "ASSISTANT"), sep_style=style, sep="\n")
 
     def count_token(self, params):
         return {"count": len(params["prompt"].split()), "error_code": 0}

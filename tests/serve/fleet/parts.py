@@ -112,7 +112,8 @@ def config(port: int, secret: str | None = SECRET) -> ServerConfig:
 def start_controller(port: int | None = None, secret: str | None = SECRET, **settings: Any) -> Part:
     port = port or free_port()
     allowed = settings.pop("allowed", AllowedAddresses())
-    return Part(make_controller(config(port, secret), allowed, patience=QUICK, **settings), port)
+    patience = settings.pop("patience", QUICK)
+    return Part(make_controller(config(port, secret), allowed, patience=patience, **settings), port)
 
 
 def start_worker(

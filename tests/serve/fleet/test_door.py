@@ -23,7 +23,7 @@ from selfee.serve.fleet.door import template
 
 PROMPT = render_prompt(Instruction("Why is the sky blue?"))
 WHOLE = chain_text(FIRST, CRITIC, SECOND, CONTENT)
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_wrong_requests_end_with_a_code_and_never_a_crash(parts: tuple[Part, Par
 
 
 def test_a_stream_is_stopped_by_its_own_id_and_no_other(parts: tuple[Part, Part]) -> None:
-    worker = parts[1]
+    worker = start_worker(story(0.03), parts[0].url, secret=None, name="slow")
     body = {"prompt": PROMPT, "echo": False, "max_new_tokens": 2000, "request_id": "mine-mine-mine"}
     with httpx2.stream("POST", f"{worker.url}/worker_generate_stream", json=body, trust_env=False) as answer:
         pieces = answer.iter_bytes()
@@ -111,11 +111,12 @@ def test_a_stream_is_stopped_by_its_own_id_and_no_other(parts: tuple[Part, Part]
         post(worker, "/worker_stop_stream", {"request_id": "mine-mine-mine"})
         rows = list(fastchat.read_lines(iter([first, *pieces])))
     assert len(rows[-1]["text"]) < len(WHOLE)
+    worker.kill()
 
 
 def dolly(conversation: Any, messages: list[tuple[int, str | None]]) -> str:
     """What FastChat renders with the style that our template names, as its documentation of the style says."""
-    text = conversation["system_template"].format(system_message=conversation["system_message"])
+    text: str = conversation["system_template"].format(system_message=conversation["system_message"])
     separators = [conversation["sep"], conversation["sep2"]]
     for index, (role, message) in enumerate(messages):
         text += conversation["roles"][role] + ":\n"

@@ -68,7 +68,7 @@ def test_the_next_question_is_asked_with_the_answers_delivered_and_nothing_else(
     ask(page)
     ask(page, "And at sunset?")
     engine = site.engine
-    last = engine.requests[-1]  # type: ignore[attr-defined]
+    last = engine.requests[-1]
     assert isinstance(last, Request)
     assert SECOND in last.prompt
     assert FIRST not in last.prompt
@@ -77,7 +77,7 @@ def test_the_next_question_is_asked_with_the_answers_delivered_and_nothing_else(
 
 
 def test_stopping_keeps_the_last_finished_answer(open_page: Any) -> None:
-    with Site(story(0.02)) as site:
+    with Site(story(0.08)) as site:
         page = open_page(site.url)
         ask(page, wait=False)
         page.wait_for_selector(".segment.revision.open .body p")
@@ -86,7 +86,7 @@ def test_stopping_keeps_the_last_finished_answer(open_page: Any) -> None:
         assert page.locator(".segment.final h3").text_content() == "Answer"
         assert page.locator(".segment.unfinished h3").text_content() == "Revision 1"
         assert page.locator(".chain-foot .status").text_content() == "Stopped by you."
-        assert site.engine.cancelled == 1  # type: ignore[attr-defined]
+        assert site.engine.cancelled == 1
 
 
 def test_a_persons_own_feedback_leads_to_a_revision(site: Site, open_page: Any) -> None:
@@ -105,11 +105,11 @@ def test_a_persons_own_feedback_leads_to_a_revision(site: Site, open_page: Any) 
     assert "Shorter, please. <b>One</b> paragraph." in body(page, "Your feedback 2")
     assert page.locator(".segment.final h3").text_content() == "Revision 2"
     assert body(page, "Revision 2") == plain(THIRD)
-    assert "Shorter, please. <b>One</b> paragraph." in site.engine.requests[-1].prompt  # type: ignore[attr-defined]
+    assert "Shorter, please. <b>One</b> paragraph." in site.engine.requests[-1].prompt
 
 
 def test_feedback_may_also_be_given_while_the_model_writes(open_page: Any) -> None:
-    with Site(story(0.02)) as site:
+    with Site(story(0.08)) as site:
         page = open_page(site.url)
         ask(page, wait=False)
         page.wait_for_selector(".segment.feedback.open .body p")
@@ -135,7 +135,7 @@ def test_one_more_revises_a_content_answer_and_an_earlier_one_may_be_taken(site:
 
 
 def test_accepting_ends_a_chain_while_it_is_written(open_page: Any) -> None:
-    with Site(story(0.02)) as site:
+    with Site(story(0.08)) as site:
         page = open_page(site.url)
         ask(page, wait=False)
         page.wait_for_selector(".segment.feedback.open .body p")
@@ -180,7 +180,7 @@ def test_the_raw_text_can_be_seen(site: Site, open_page: Any) -> None:
 
 
 def test_a_lost_connection_is_said_and_the_chain_taken_up_where_it_was(open_page: Any) -> None:
-    with Site(story(0.03)) as site, Relay(site.config.port) as relay:
+    with Site(story(0.05)) as site, Relay(site.config.port) as relay:
         page = open_page(relay.url)
         ask(page, wait=False)
         page.wait_for_selector(".segment.feedback.open .body p")
@@ -191,11 +191,11 @@ def test_a_lost_connection_is_said_and_the_chain_taken_up_where_it_was(open_page
         assert page.locator("#banner").is_hidden()
         assert titles(page) == ["Answer", "Feedback 1", "Revision 1", "Feedback 2"]
         assert body(page, "Feedback 1") == plain(CRITIC)
-        assert len(site.engine.requests) == 1  # type: ignore[attr-defined]
+        assert len(site.engine.requests) == 1
 
 
 def test_a_restarted_server_goes_on_after_the_last_finished_section(open_page: Any) -> None:
-    with Site(story(0.03)) as site:
+    with Site(story(0.05)) as site:
         page = open_page(site.url)
         ask(page, wait=False)
         page.wait_for_selector(".segment.revision.open .body p")
@@ -210,7 +210,7 @@ def test_a_restarted_server_goes_on_after_the_last_finished_section(open_page: A
 
 
 def test_a_page_that_is_loaded_again_listens_on_to_its_chain(open_page: Any) -> None:
-    with Site(story(0.03)) as site:
+    with Site(story(0.05)) as site:
         page = open_page(site.url)
         ask(page, wait=False)
         page.wait_for_selector(".segment.feedback.open .body p")
@@ -218,7 +218,7 @@ def test_a_page_that_is_loaded_again_listens_on_to_its_chain(open_page: Any) -> 
         finished(page)
         assert titles(page) == ["Answer", "Feedback 1", "Revision 1", "Feedback 2"]
         assert body(page, "Feedback 1") == plain(CRITIC)
-        assert len(site.engine.requests) == 1  # type: ignore[attr-defined]
+        assert len(site.engine.requests) == 1
 
 
 def test_conversations_are_kept_in_the_browser_and_can_be_deleted(site: Site, open_page: Any) -> None:

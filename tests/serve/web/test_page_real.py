@@ -8,6 +8,7 @@ import pytest
 from tests.serve.web.site import CRITIC, FIRST, SECOND, Site, story
 from tests.serve.web.test_page import ask, finished, titles
 
+from selfee.engines.base import Request
 from selfee.engines.open import open_engine
 from selfee.engines.scripted import Reply, Rule, ScriptedEngine
 from selfee.errors import UsageError
@@ -20,7 +21,6 @@ def test_a_real_model_answers_criticises_and_revises(open_page: Any) -> None:
         engine = open_engine("smollm2-135m", context_length=2048)
     except UsageError as error:
         pytest.skip(f"{error}")
-    engine.name = "smollm2-135m"
     with Site(engine, mode="guided") as site:
         page = open_page(site.url)
         page.set_default_timeout(180_000)
@@ -63,11 +63,13 @@ def test_two_models_answer_side_by_side_and_the_reader_prefers_one(open_page: An
             page.click("#compare")
         ask(page, "And at sunset?", wait=False)
         page.wait_for_selector(".turn:nth-child(2) .preference button")
+        last = other.requests[-1]
+        assert isinstance(last, Request)
         assert SECOND in site.engine.requests[-1].prompt
-        assert "It just is." in other.requests[-1].prompt  # type: ignore[operator]
+        assert "It just is." in last.prompt
         assert "It just is." not in site.engine.requests[-1].prompt
         assert FIRST not in site.engine.requests[-1].prompt
-        assert CRITIC not in other.requests[-1].prompt  # type: ignore[operator]
+        assert CRITIC not in last.prompt
 
 
 def test_a_server_that_wants_a_key_is_given_one_for_this_tab_alone(open_page: Any, browser: Any) -> None:

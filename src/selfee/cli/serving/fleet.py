@@ -58,25 +58,29 @@ class Fleet:
 
 
 def build(
-    fleet: Fleet, config: ServerConfig, models: Sequence[Served], defaults: Defaults, own: str, secret: str | None
+    fleet: Fleet,
+    config: ServerConfig,
+    models: Mapping[str, Served],
+    defaults: Defaults,
+    own: str,
+    secret: str | None,
 ) -> tuple[FastAPI, str]:
     """The application of this part, and what it does in a few words. ``own`` is where it is found.
+
+    Names of models are given, because a model that is not loaded yet does not know its own.
 
     Raises EngineError or UsageError where the web finds no controller or no workers.
     """
     if fleet.role == "controller":
         return _controller(fleet, config, own), "controls workers"
     if fleet.role == "worker":
-        return _worker(fleet, config, models, own, secret), f"works with {_names(models)} for {fleet.controller}"
+        worker = _worker(fleet, config, list(models.values()), own, secret)
+        return worker, f"works with {', '.join(models)} for {fleet.controller}"
     from selfee.serve.app import make_app
 
     if fleet.role == "web":
-        models = _web_models(fleet, defaults, secret)
-    return make_app(config, models), f"serves {_names(models)}"
-
-
-def _names(models: Sequence[Served]) -> str:
-    return ", ".join(model.name for model in models)
+        models = {served.name: served for served in _web_models(fleet, defaults, secret)}
+    return make_app(config, list(models.values())), f"serves {', '.join(models)}"
 
 
 def _controller(fleet: Fleet, config: ServerConfig, own: str) -> FastAPI:

@@ -108,7 +108,11 @@ class FleetBackend:
             return
         remote = RemoteJob(self._directory.client, worker, self._model, job)
         loop = asyncio.get_running_loop()
-        with cancellation.heard_by(lambda: loop.call_soon_threadsafe(self._spawn, remote)):
+
+        def cancel() -> None:
+            loop.call_soon_threadsafe(self._spawn, remote)
+
+        with cancellation.heard_by(cancel):
             async with aclosing(remote.outcomes()) as outcomes:
                 async for outcome in outcomes:
                     yield outcome

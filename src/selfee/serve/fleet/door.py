@@ -180,18 +180,17 @@ def _model(service: Service, name: str) -> Served:
 def _job(model: Served, params: Params) -> Job:
     """A chain where the prompt is a conversation in SelFee's words, else the text continued."""
     stop = (params.stop,) if isinstance(params.stop, str) else tuple(each for each in params.stop or () if each)
-    penalties = {
-        "repeat_penalty": params.repetition_penalty,
-        "presence_penalty": params.presence_penalty,
-        "frequency_penalty": params.frequency_penalty,
-        "min_p": params.min_p,
-    }
-    sampling = SamplingParams(
+    plain = SamplingParams()
+    sampling = replace(
+        plain,
         temperature=params.temperature,
         top_p=params.top_p,
         top_k=max(0, params.top_k or 0),
+        min_p=_given(params.min_p, plain.min_p),
+        repeat_penalty=_given(params.repetition_penalty, plain.repeat_penalty),
+        presence_penalty=_given(params.presence_penalty, plain.presence_penalty),
+        frequency_penalty=_given(params.frequency_penalty, plain.frequency_penalty),
         seed=params.seed,
-        **{name: value for name, value in penalties.items() if value is not None},
     )
     limit = params.max_new_tokens if params.max_new_tokens is not None else _MOST_TOKENS
     defaults = model.defaults
@@ -209,6 +208,10 @@ def _job(model: Served, params: Params) -> Job:
         defaults.prompts,
         stop,
     )
+
+
+def _given(value: float | None, default: float) -> float:
+    return default if value is None else value
 
 
 @dataclass

@@ -153,7 +153,7 @@ def _reason(row: Mapping[str, Any], before: FinishReason) -> FinishReason:
 def _usage(told: Any, request: Request) -> Usage | None:
     if not isinstance(told, Mapping):
         return None
-    counts = [told.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    if not all(isinstance(count, int) for count in counts):
+    prompt, completion = told.get("prompt_tokens"), told.get("completion_tokens")
+    if not isinstance(prompt, int) or not isinstance(completion, int):
         return None
-    return Usage(counts[0], 0, counts[1], 0.0, 0.0, request.params.seed)
+    return Usage(prompt, 0, completion, 0.0, 0.0, request.params.seed)

@@ -135,7 +135,8 @@ export class ChainView {
     }
     if (segment.type === "revision" && !segment.open) {
       const before = this.#answerBefore(segment);
-      const words = segment.words ?? (before && wordCounts(before.text, segment.text));
+      // Counted here, as the comparison does, so that both say the same.
+      const words = before ? wordCounts(before.text, segment.text) : segment.words;
       if (words) chip(`+${words.added} −${words.removed} words`, "words");
     }
     if (!segment.open && !segment.finished) chip("Unfinished", "none");
