@@ -113,7 +113,7 @@ def test_a_chain_brings_its_own_question(model: selfee.RevisingModel) -> None:
     chain = model.revise(QUESTION)
     for extra in ({"input": "x"}, {"system": "x"}, {"history": [("a", "b")]}, {"answer": "x"}):
         with pytest.raises(selfee.SelfeeError, match="chain"):
-            model.revise(chain, **extra)  # type: ignore[arg-type]
+            model.revise(chain, **extra)
 
 
 def test_a_wrong_option_is_said_before_a_model_is_loaded() -> None:

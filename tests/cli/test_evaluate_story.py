@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,10 @@ def journalled(folder: Path) -> int:
         return len(journal)
 
 
+def has_asked(server: Any, count: int) -> bool:
+    return len(server.requests) >= count
+
+
 def kill_when(shell: Shell, words: list[str], is_time: Callable[[], bool]) -> None:
     """Start a command and kill it, without a chance to tidy up, as soon as it is time."""
     process = subprocess.Popen(
@@ -236,7 +241,7 @@ def test_a_killed_run_of_judgments_pays_for_nothing_twice_and_leaves_the_same_fi
         server.delay = 0.05
         words = judge(server, "--name", "again", "--parallel", "3")
         for count in kills:
-            kill_when(shell, words, lambda count=count: len(server.requests) >= count)
+            kill_when(shell, words, partial(has_asked, server, count))
         shell.run(*words)
         assert sorted(server.paid()) == expected
         assert set(server.paid().values()) == {1}

@@ -46,7 +46,10 @@ def test_a_record_has_selfees_fields_first_and_tells_where_it_comes_from(tmp_pat
     teacher = script(
         tmp_path / "teacher.jsonl",
         {"when": {"pattern": "Revision:\\Z"}, "text": "I apologize for that. It is 8."},
-        {"when": {"pattern": "revised proposed answer|proposed answer:\nI apol"}, "text": "Good. Score: 8/10. Revision is not needed."},
+        {
+            "when": {"pattern": "revised proposed answer|proposed answer:\nI apol"},
+            "text": "Good. Score: 8/10. Revision is not needed.",
+        },
         {"when": CRITIC, "text": "Add both. Score: 4/10. Revision is needed."},
         {"when": {"contains": ""}, "text": "It is 7."},
     )  # fmt: skip
