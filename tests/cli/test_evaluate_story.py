@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -236,12 +237,16 @@ def test_a_killed_run_of_judgments_pays_for_nothing_twice_and_leaves_the_same_fi
         server.delay = 0.05
         words = judge(server, "--name", "again", "--parallel", "3")
         for count in kills:
-            kill_when(shell, words, lambda count=count: len(server.requests) >= count)
+            kill_when(shell, words, partial(has_asked, server, count))
         shell.run(*words)
         assert sorted(server.paid()) == expected
         assert set(server.paid().values()) == {1}
     again = (shell.folder / "run/judgments/again.pair-scores.jsonl").read_bytes()
     assert without_seconds(again) == without_seconds(whole)
+
+
+def has_asked(server: JudgeServer, count: int) -> bool:
+    return len(server.requests) >= count
 
 
 def without_seconds(text: bytes) -> list[dict[str, Any]]:

@@ -76,7 +76,8 @@ def read_answers(path: str | Path, questions: Mapping[str, str] | None = None) -
     Raises BadFileError naming file and line; a system answers a question once.
     """
     path = Path(path)
-    answers, seen = [], {}
+    answers: list[Answer] = []
+    seen: dict[tuple[str, str, int | None], str] = {}
     for where, _, row in read_rows(path):
         answer = _read(row, where, path.stem, questions or {})
         key = (answer.question_id, answer.name, answer.revision)

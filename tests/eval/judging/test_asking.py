@@ -130,7 +130,14 @@ def test_judgments_of_one_run_have_equal_parameters_whatever_they_are_about(jour
 
 def test_what_could_change_a_reply_changes_the_name_of_the_judgment(journal: Journal) -> None:
     reply = '{"scores": [6, 7]}'
-    told = [{}, {"temperature": 0.3}, {"seed": 1}, {"max_tokens": 5}, {"fences": False}, {"asks": 2}]
+    told: list[dict[str, object]] = [
+        {},
+        {"temperature": 0.3},
+        {"seed": 1},
+        {"max_tokens": 5},
+        {"fences": False},
+        {"asks": 2},
+    ]
     assert len({asked(journal, [reply], **rules)[0].id for rules in told}) == len(told)
 
 
