@@ -249,6 +249,10 @@ def test_a_killed_run_of_judgments_pays_for_nothing_twice_and_leaves_the_same_fi
     assert without_seconds(again) == without_seconds(whole)
 
 
+def has_asked(server: JudgeServer, count: int) -> bool:
+    return len(server.requests) >= count
+
+
 def without_seconds(text: bytes) -> list[dict[str, Any]]:
     told = [json.loads(line) for line in text.splitlines()]
     for row in told:
