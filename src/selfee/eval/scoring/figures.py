@@ -121,8 +121,9 @@ def sum_up(
     pairs = [
         _pair_figures(each, before.gaps, used, resampling, pooled) for each, before in zip(used, whole, strict=True)
     ]
-    corrected = holm([pair.sign_p for pair in pairs])
-    pairs = [replace(pair, holm_p=p) for pair, p in zip(pairs, corrected, strict=True)]
+    summed = [place for place, pair in enumerate(pairs) if pair.scores is not None]
+    for place, p in zip(summed, holm([pairs[place].sign_p for place in summed]), strict=True):
+        pairs[place] = replace(pairs[place], holm_p=p)
     differences = _differences([each for each in used if not each.gaps and each.votes], resampling)
     main = whole[0].baseline if whole else ""
     judges = dict.fromkeys(each.judge for each in judgments)
