@@ -60,6 +60,11 @@ class PairFigures:
     parameters: Mapping[str, object] = field(default_factory=dict)
     templates: tuple[str, ...] = ()
 
+    @property
+    def said_by(self) -> str:
+        """The judge and what it was asked for."""
+        return f"{self.judge}, {self.form.value}"
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -69,6 +74,7 @@ class Difference:
     other: str
     baseline: str
     judge: str
+    form: Form
     questions: int
     relative: Estimate  # percentage points
     win_rate: Estimate  # share
@@ -76,6 +82,11 @@ class Difference:
     worse: int
     sign_p: float
     holm_p: float = 1.0
+
+    @property
+    def said_by(self) -> str:
+        """The judge and what it was asked for."""
+        return f"{self.judge}, {self.form.value}"
 
 
 @dataclass(frozen=True)
@@ -293,6 +304,7 @@ def _difference(one: Comparison, other: Comparison, resampling: Resampling) -> D
         other.model,
         one.baseline,
         one.judge,
+        one.form,
         len(order),
         minus(sums("model_score"), sums("baseline_score"), 100.0),
         minus(outcomes, sizes, 1.0),
