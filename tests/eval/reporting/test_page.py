@@ -132,7 +132,7 @@ def test_the_browser_shows_a_chain_with_its_changes_and_can_be_used_with_keys_al
     page.select_option("#category", "odd")
     assert page.inner_text("#status") == "1 of 3 questions"
     page.fill("#search", "nothing says this")
-    page.wait_for_function("document.querySelector('#status').textContent === 'No question fits.'")
+    page.locator("#status", has_text="No question fits.").wait_for()
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from selfee.eval.revising.result import Analysis
 from selfee.eval.revising.result_file import read_analysis
 from selfee.eval.scoring.bias import speaks_to_judge
 from selfee.eval.scoring.comparisons import Comparison
+from selfee.eval.scoring.controls import kind_of
 from selfee.eval.scoring.estimates import Estimate, Resampling
 from selfee.eval.scoring.figures import Figures, PairFigures, sum_up
 from selfee.eval.scoring.reviews import Suspect, audit
@@ -84,8 +85,8 @@ class Report:
         """The figures as plain JSON values; names are those of the dataclasses."""
         figures = asdict(replace(self.figures, comparisons=()))
         del figures["comparisons"]
-        for pair in figures["pairs"]:
-            pair["form"] = pair["form"].value
+        for each in (*figures["pairs"], *figures["differences"]):
+            each["form"] = each["form"].value
         return {
             "selfee": __version__,
             "folder": str(self.material.folder),
@@ -157,7 +158,7 @@ def _efforts(material: Material) -> dict[str, Effort]:
     answer_ids: dict[str, str] = {}
     for each in material.judgments:
         for shown in (each.first, each.second):
-            if shown is not None:
+            if shown is not None and not kind_of(shown.name):
                 known = lengths.setdefault(shown.title, {})
                 answer_ids.setdefault(shown.title, shown.answer_id)
                 if shown.length is not None:
@@ -209,6 +210,7 @@ def _mean(values: Sequence[float]) -> float | None:
 def _points(figures: Figures, efforts: Mapping[str, Effort]) -> list[Point]:
     """Score against revisions: their number where it was enforced and judged, else the mean that chains wrote."""
     points = []
+    judges = {pair.said_by for pair in figures.pairs}
     for pair in figures.pairs:
         effort = efforts.get(pair.model)
         number = pair.model_revision
@@ -216,7 +218,7 @@ def _points(figures: Figures, efforts: Mapping[str, Effort]) -> list[Point]:
         if pair.scores is None or revisions is None:
             continue
         score, unit = score_of(pair)
-        series = f"against {pair.baseline}, judged by {pair.judge}"
+        series = f"against {pair.baseline}, judged by {pair.judge if len(judges) == 1 else pair.said_by}"
         if number is not None:
             series = f"{pair.model.rpartition('@')[0]} {series}"
         points.append(Point(series, pair.model, revisions, score, unit))

@@ -6,6 +6,7 @@ out the questions that have one.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -176,7 +177,7 @@ def choose_baseline(judgments: Sequence[Judgment]) -> str:
     if not partners:  # revisions of one chain, or answers judged one at a time: the earliest, else what came first
         sides = (side for each in judgments for side in (each.first, each.second) if side is not None)
         titles = {side.title: side.revision for side in sides}
-        return min(titles, key=lambda title: -1 if (number := titles[title]) is None else number, default="")
+        return min(titles, key=lambda title: math.inf if (number := titles[title]) is None else number, default="")
     most = max(len(names) for names in partners.values())
     best = [title for title, names in partners.items() if len(names) == most]
     return best[-1]

@@ -60,6 +60,11 @@ class PairFigures:
     parameters: Mapping[str, object] = field(default_factory=dict)
     templates: tuple[str, ...] = ()
 
+    @property
+    def said_by(self) -> str:
+        """The judge and what it was asked for."""
+        return f"{self.judge}, {self.form.value}"
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -69,6 +74,7 @@ class Difference:
     other: str
     baseline: str
     judge: str
+    form: Form
     questions: int
     relative: Estimate  # percentage points
     win_rate: Estimate  # share
@@ -76,6 +82,11 @@ class Difference:
     worse: int
     sign_p: float
     holm_p: float = 1.0
+
+    @property
+    def said_by(self) -> str:
+        """The judge and what it was asked for."""
+        return f"{self.judge}, {self.form.value}"
 
 
 @dataclass(frozen=True)
@@ -121,8 +132,9 @@ def sum_up(
     pairs = [
         _pair_figures(each, before.gaps, used, resampling, pooled) for each, before in zip(used, whole, strict=True)
     ]
-    corrected = holm([pair.sign_p for pair in pairs])
-    pairs = [replace(pair, holm_p=p) for pair, p in zip(pairs, corrected, strict=True)]
+    summed = [place for place, pair in enumerate(pairs) if pair.scores is not None]
+    for place, p in zip(summed, holm([pairs[place].sign_p for place in summed]), strict=True):
+        pairs[place] = replace(pairs[place], holm_p=p)
     differences = _differences([each for each in used if not each.gaps and each.votes], resampling)
     main = whole[0].baseline if whole else ""
     judges = dict.fromkeys(each.judge for each in judgments)
@@ -292,6 +304,7 @@ def _difference(one: Comparison, other: Comparison, resampling: Resampling) -> D
         other.model,
         one.baseline,
         one.judge,
+        one.form,
         len(order),
         minus(sums("model_score"), sums("baseline_score"), 100.0),
         minus(outcomes, sizes, 1.0),
