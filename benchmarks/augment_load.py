@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 from tests.engines.paid.faulty_teacher import FaultyTeacher, Plan
 
 
@@ -84,7 +84,7 @@ def steady_rate(events: list[tuple[float, int]]) -> float:
 
 
 def own_cpu() -> float:
-    return round(sum(psutil.Process().cpu_times()[:2]), 1)
+    return float(round(sum(psutil.Process().cpu_times()[:2]), 1))
 
 
 def increments(readings: list[tuple[float, int]]) -> list[tuple[float, int]]:
