@@ -109,6 +109,8 @@ def _sentence(text: str) -> str:
 
 
 def _shown(default: object) -> str:
+    if isinstance(default, enum.Enum):
+        return str(default.value)
     return ("yes" if default else "no") if isinstance(default, bool) else str(default)
 
 
