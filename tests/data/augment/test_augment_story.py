@@ -43,13 +43,11 @@ CRITIC = {"contains": "Are there any comments"}
 def test_a_record_has_selfees_fields_first_and_tells_where_it_comes_from(tmp_path: Path) -> None:
     samples, out = tmp_path / "samples.jsonl", tmp_path / "chains.jsonl"
     write_rows(samples, 2)
+    content = "Good. Score: 8/10. Revision is not needed."
     teacher = script(
         tmp_path / "teacher.jsonl",
         {"when": {"pattern": "Revision:\\Z"}, "text": "I apologize for that. It is 8."},
-        {
-            "when": {"pattern": "revised proposed answer|proposed answer:\nI apol"},
-            "text": "Good. Score: 8/10. Revision is not needed.",
-        },
+        {"when": {"pattern": "revised proposed answer|proposed answer:\nI apol"}, "text": content},
         {"when": CRITIC, "text": "Add both. Score: 4/10. Revision is needed."},
         {"when": {"contains": ""}, "text": "It is 7."},
     )  # fmt: skip
@@ -83,26 +81,8 @@ def test_two_shards_and_a_merge_of_their_journals_give_the_file_of_one_run(tmp_p
         run("augment", samples, "-o", tmp_path / "whole.jsonl", "-m", teacher.url)
         distinct = len(teacher.paid)
     with FaultyTeacher(Plan(latency=0.01)) as teacher:
-        shards = [
-            subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "selfee.cli",
-                    "data",
-                    "augment",
-                    str(samples),
-                    "-o",
-                    str(tmp_path / f"{n}.jsonl"),
-                    "-m",
-                    teacher.url,
-                    "--shard",
-                    f"{n}/2",
-                    "-q",
-                ]
-            )
-            for n in (1, 2)
-        ]
+        words = [sys.executable, "-m", "selfee.cli", "data", "augment", str(samples), "-m", teacher.url, "-q"]
+        shards = [subprocess.Popen([*words, "-o", str(tmp_path / f"{n}.jsonl"), "--shard", f"{n}/2"]) for n in (1, 2)]
         assert [shard.wait(100) for shard in shards] == [0, 0]
         parts = [read(tmp_path / f"{n}.jsonl") for n in (1, 2)]
         assert min(map(len, parts)) > 4
@@ -288,7 +268,7 @@ def test_batches_make_the_same_chains_a_file_a_round(tmp_path: Path) -> None:
         assert "round 1: 16 requests in 1 batch" in told
         assert max(server.paid.values()) == 1
         rounds = len(server.batches)
-        assert 3 <= rounds <= 14
+        assert 3 <= rounds <= 24
         run(*words)
         assert len(server.batches) == rounds, "nothing is sent twice"
 
@@ -303,12 +283,12 @@ def test_batches_make_the_same_chains_a_file_a_round(tmp_path: Path) -> None:
 def test_a_run_killed_while_a_batch_is_under_way_takes_it_up(tmp_path: Path) -> None:
     samples, out = tmp_path / "samples.jsonl", tmp_path / "chains.jsonl"
     write_rows(samples, 8)
-    with BatchServer(looks=3) as server:
+    with BatchServer(looks=4) as server:
         words = ["augment", str(samples), "-o", str(out), "-m", server.url, "--batch", "--poll", "0.1"]
-        for _ in range(3):
-            server.created.clear()
+        for _ in range(2):
+            server.touched.clear()
             process = subprocess.Popen([sys.executable, "-m", "selfee.cli", "data", *words, "-q"])
-            server.created.wait(60)
+            server.touched.wait(60)
             process.kill()
             process.wait()
         told = run(*words).stderr
@@ -316,4 +296,4 @@ def test_a_run_killed_while_a_batch_is_under_way_takes_it_up(tmp_path: Path) -> 
         assert max(server.paid.values()) == 1
         with Journal(tmp_path / "chains.journal") as journal:
             assert len(journal) == len(server.paid)
-    assert len(read(out)) == 8
+    assert len(read(out)) == 8, told

@@ -68,6 +68,10 @@ def test_numbers_abbreviations_and_code_do_not_end_a_sentence(text: str, sentenc
         ("My apologies for the error! Here is the corrected code:\n\nx = 1", "x = 1"),
         ("Thank you for pointing that out. Sorry for the mistake. It is 4.", "It is 4."),
         ("Revision: It is 4.", "It is 4."),
+        ("The revised answer is as follows:\n\nIt is 4.", "It is 4."),
+        ("Certainly! Here's a revised version of the answer:\n\nIt is 4.", "It is 4."),
+        ("Sure, I'd be happy to revise the answer. Here is the revised answer: \nIt is 4.", "It is 4."),
+        ("Certainly! It is 4.", "Certainly! It is 4."),
         ("**Revised answer:** It is 4.", "It is 4."),
         ("It is 4. This revision addresses the feedback by being clear.", "It is 4."),
         # True sentences stay, whatever words they hold.

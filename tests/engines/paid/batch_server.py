@@ -25,7 +25,7 @@ class BatchServer:
         self.batches: dict[str, dict[str, Any]] = {}
         self.paid: Counter[str] = Counter()
         self.failed: set[str] = set()
-        self.created = threading.Event()
+        self.touched = threading.Event()
         owner = self
 
         class Handler(_Handler):
@@ -75,12 +75,13 @@ class BatchServer:
         batch["output_file_id"] = self.keep("\n".join(json.dumps(row) for row in reversed(output)).encode())
         batch["error_file_id"] = self.keep("\n".join(json.dumps(row) for row in errors).encode()) if errors else None
         self.batches[batch_id] = batch | {"looks": self.looks}
-        self.created.set()
+        self.touched.set()
         return batch
 
     def look(self, batch_id: str) -> dict[str, Any]:
         batch = self.batches[batch_id]
         batch["looks"] -= 1
+        self.touched.set()
         if batch["looks"] < 0:
             batch["status"] = "completed"
         return batch

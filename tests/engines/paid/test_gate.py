@@ -38,16 +38,16 @@ def pace_through(pace: KeyPace, sizes: list[float], thought: float, seconds: flo
         count, tokens = count + 1, tokens + size
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.floats(30, 6_000))
 def test_requests_a_minute_are_kept_within_five_percent(rpm: float) -> None:
     count, _ = pace_through(KeyPace(RateLimits(requests=rpm), 0.0), [1.0], 1.0, 120.0)
     assert 0.95 * 2 * rpm - 1 <= count <= 1.05 * 2 * rpm + 1
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
-    st.floats(5_000, 500_000), st.lists(st.floats(20, 800), min_size=1, max_size=20), st.sampled_from([0.5, 1.0, 2.0])
+    st.floats(5_000, 60_000), st.lists(st.floats(20, 800), min_size=1, max_size=20), st.sampled_from([0.5, 1.0, 2.0])
 )
 def test_tokens_a_minute_are_kept_within_five_percent_whatever_was_thought(
     tpm: float, sizes: list[float], error: float

@@ -49,7 +49,6 @@ def test_a_reply_is_stored_with_all_that_is_known_and_replayed_without_a_call(tm
         assert teacher.requests == 1
         (entry,) = journal.entries()
         assert entry.key == key_of(entry.asked)
-        assert entry.asked is not None
         assert entry.reply is not None
         assert first.usage is not None
         assert entry.asked["messages"] == [["user", "hello"]]

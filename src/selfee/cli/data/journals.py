@@ -16,6 +16,8 @@ app = typer.Typer(
     help="Show what a journal of replies holds, or merge the journals of several machines.",
     no_args_is_help=True,
     rich_markup_mode=None,
+    epilog="Examples:\n\n\b\n  selfee data journal show chains.journal\n"
+    "  selfee data journal merge all.journal part1.journal part2.journal",
 )
 _JSON = "Print JSON."
 

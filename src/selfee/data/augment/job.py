@@ -130,8 +130,10 @@ class Job:
         from selfee.data.sample import sample_to_json
 
         for sample in self.rows():
-            failure = self._journal.read_note(FAILED, self.key(sample))
-            if failure is not None:
+            key = self.key(sample)
+            failure = self._journal.read_note(FAILED, key)
+            # In merged journals a row may have failed in one and have been made in another.
+            if failure is not None and self._journal.read_note(RECORDS, key) is None:
                 yield sample_to_json(sample) | {"failure": failure}
 
     def times(self) -> Iterator[dict[str, Any]]:
