@@ -91,7 +91,7 @@ def same_program(answer: str) -> str | None:
     source = find_program(answer)
     if source is None:
         return None
-    tree = ast.parse(source)
+    tree = _tree(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and body and _is_text(body[0]):
@@ -122,12 +122,17 @@ def _readable_part(text: str) -> str | None:
     return None
 
 
+def _tree(source: str) -> ast.Module:
+    """A program as Python reads it, without its warnings about a stranger's escapes in strings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(source)
+
+
 def _wrong_line(source: str) -> int | None:
     """The line, from 1, that Python cannot read; None if it can read all."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a stranger's escapes in strings
-            ast.parse(source)
+        _tree(source)
     except SyntaxError as error:
         return max(1, error.lineno or 1)
     except (ValueError, RecursionError, MemoryError):
@@ -137,13 +142,13 @@ def _wrong_line(source: str) -> int | None:
 
 def _parses(source: str) -> bool:
     """Whether Python can read it, and there is something in it."""
-    return bool(source.strip()) and _wrong_line(source) is None and bool(ast.parse(source).body)
+    return bool(source.strip()) and _wrong_line(source) is None and bool(_tree(source).body)
 
 
 def _defines(source: str) -> set[str]:
-    return {node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef | ast.ClassDef)} | {
+    return {node.name for node in _tree(source).body if isinstance(node, ast.FunctionDef | ast.ClassDef)} | {
         target.id
-        for node in ast.parse(source).body
+        for node in _tree(source).body
         if isinstance(node, ast.Assign)
         for target in node.targets
         if isinstance(target, ast.Name)
@@ -152,15 +157,15 @@ def _defines(source: str) -> set[str]:
 
 def _only_defines(source: str) -> bool:
     kinds = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
-    return all(isinstance(node, kinds) for node in ast.parse(source).body)
+    return all(isinstance(node, kinds) for node in _tree(source).body)
 
 
 def _names(source: str) -> set[str]:
-    return {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    return {node.id for node in ast.walk(_tree(source)) if isinstance(node, ast.Name)}
 
 
 def _require_python(source: str) -> None:
     try:
-        ast.parse(source)
+        _tree(source)
     except (SyntaxError, ValueError, RecursionError) as error:
         raise UsageError(f"tests: {source[:60]!r} is no Python ({error}); expected asserts") from error
