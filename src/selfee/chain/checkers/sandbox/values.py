@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import struct
 from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from typing import IO, Any
@@ -16,6 +17,8 @@ from typing import IO, Any
 MOST_BYTES = 16 << 20
 """The longest message."""
 
+_COLLECTIONS: tuple[tuple[Any, str], ...] = ((list, "l"), (tuple, "t"), (set, "s"), (frozenset, "z"), (deque, "q"))
+_MOMENTS: tuple[tuple[Any, str], ...] = ((datetime.datetime, "dt"), (datetime.date, "da"), (datetime.time, "ti"))
 _DEEPEST = 60
 _MOST_VALUES = 1_000_000
 
@@ -48,7 +51,7 @@ class _Encoder:
         return self._collection(value, depth + 1)
 
     def _collection(self, value: Any, depth: int) -> Any:
-        for kind, name in ((list, "l"), (tuple, "t"), (set, "s"), (frozenset, "z"), (deque, "q")):
+        for kind, name in _COLLECTIONS:
             if isinstance(value, kind):
                 items = [self.encode(item, depth) for item in kind.__iter__(value)]
                 return {name: sorted(items, key=repr) if kind in (set, frozenset) else items}
@@ -67,7 +70,7 @@ class _Encoder:
             return {"r": [value.start, value.stop, value.step]}
         if type(value) is Decimal or type(value) is Fraction:
             return {"n" if type(value) is Decimal else "v": str(value)}
-        for kind, name in ((datetime.datetime, "dt"), (datetime.date, "da"), (datetime.time, "ti")):
+        for kind, name in _MOMENTS:
             if type(value) is kind:
                 return {name: kind.isoformat(value)}
         if type(value) is datetime.timedelta:
@@ -99,7 +102,7 @@ def _pairs(inner: Any) -> dict[Any, Any]:
     return {decode(key): decode(item) for key, item in inner}
 
 
-_DECODERS = {
+_DECODERS: dict[str, Callable[[Any], Any]] = {
     "i": lambda inner: int(inner, 16),
     "f": float.fromhex,
     "u": lambda inner: bytes.fromhex(inner).decode("utf-8", "surrogatepass"),
