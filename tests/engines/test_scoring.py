@@ -100,7 +100,7 @@ def test_tokens_that_cannot_be_scored_are_refused_before_anything_is_computed() 
     assert not runtime.sessions
     for wrong in ({"tokens": ()}, {"tokens": (1,), "top": 101}, {"tokens": (1,), "since": -1}):
         with pytest.raises(UsageError):
-            ScoringRequest(**wrong)  # type: ignore[arg-type]
+            ScoringRequest(**wrong)
 
 
 def test_only_an_engine_that_can_score_tokens_says_so() -> None:

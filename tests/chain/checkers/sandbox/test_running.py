@@ -258,4 +258,4 @@ def test_a_test_on_the_programs_own_classes_runs_inside_and_is_told() -> None:
 def test_limits_out_of_range_are_refused() -> None:
     for wrong in ({"seconds": 0.0}, {"memory": 1}):
         with pytest.raises(UsageError, match="sandbox"):
-            Limits(**wrong)  # type: ignore[arg-type]
+            Limits(**wrong)
