@@ -22,6 +22,8 @@ from selfee.engines.scoring import ScoredSequence, ScoringRequest
 
 api_models = pytest.importorskip("lm_eval.models.openai_completions", reason="lm-eval is not installed")
 
+END = 0  # a token of the tiny model's that stands before a text without a context
+
 QUESTIONS = [
     ("The sky is", " blue"),
     ("The sky is", " not blue"),
@@ -84,12 +86,12 @@ def _client(engine: LocalEngine, address: str, **more: Any) -> Any:
 
         def tok_encode(self, string: Any, *args: Any, **kwargs: Any) -> Any:
             if isinstance(string, str):
-                return engine.encode_text(string)[1:]
-            return [engine.encode_text(each)[1:] for each in string]
+                return engine.encode_text(string)
+            return [engine.encode_text(each) for each in string]
 
         @property
         def eot_token_id(self) -> int:
-            return engine.encode_text("")[0]
+            return END
 
         prefix_token_id = eot_token_id
 

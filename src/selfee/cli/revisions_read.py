@@ -62,6 +62,9 @@ _JUDGED = (
 )
 
 
+_ANY_NAME = ("a function counts under any name: whoever wrote these programs may not have been shown the tests",)
+
+
 def _checked(recorded: Sequence[Recorded], problems: Sequence[Path], stderr: Screen | None) -> list[Group]:
     from selfee.eval.revising.analysing import analyse
     from selfee.eval.revising.grading import checker_of, grader_of, sandbox_notes
@@ -71,7 +74,7 @@ def _checked(recorded: Sequence[Recorded], problems: Sequence[Path], stderr: Scr
     groups = []
     for path in problems:
         read = read_problems(path)
-        checkers: dict[str, Checker] = {plain(each.question): checker_of(each) for each in read}
+        checkers: dict[str, Checker] = {plain(each.question): checker_of(each, any_name=True) for each in read}
         for each in recorded:
             if stderr is not None:
                 stderr.write(stderr.style(f"checking {for_terminal(each.name)} …", "dim") + "\n")
@@ -79,10 +82,9 @@ def _checked(recorded: Sequence[Recorded], problems: Sequence[Path], stderr: Scr
             if not cases:
                 raise UsageError(f"{each.path}: asks none of the questions of {path}; expected the same questions")
             grader: Grader = grader_of(read[0].task)
-            notes = [
-                *sandbox_notes([read[0].task]),
-                f"{len(cases)} of {len(each.chains)} chains ask a question of {path.name}",
-            ]
+            asked = f"{len(cases)} of {len(each.chains)} chains ask a question of {path.name}"
+            any_name = _ANY_NAME if read[0].task == "mbpp" else ()
+            notes = [*sandbox_notes([read[0].task]), *any_name, asked]
             groups.append(analyse(each.name, cases, source=each.path.name, grader=grader, notes=notes))
     return groups
 

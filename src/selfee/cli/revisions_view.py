@@ -29,7 +29,7 @@ def _show_group(group: Group, screen: Screen) -> None:
         screen.write(screen.style(for_terminal(line), "dim") + "\n")
 
 
-def _tables(group: Group, is_share: bool) -> Iterator[tuple[str, Sequence[Column], list[Sequence[str]]]]:
+def _tables(group: Group, is_share: bool) -> Iterator[tuple[str, Sequence[Column], Sequence[Sequence[str]]]]:
     if group.grader is not None:
         yield (
             "The same tokens, spent in other ways",

@@ -50,6 +50,18 @@ def test_an_answer_without_a_program_does_not_pass() -> None:
     assert check.reason == "no program found that Python can read"
 
 
+def test_a_function_may_have_any_name_where_its_author_was_not_told_one() -> None:
+    other = "def helper(a):\n    return a\n\ndef total(a, b):\n    return helper(a) + helper(b)"
+    assert ProgramChecker(TESTS).check(ASKED, other).passed is False
+    assert ProgramChecker(TESTS, any_name=True).check(ASKED, other).passed is True
+    assert ProgramChecker(TESTS, any_name=True).check(ASKED, GOOD).passed is True
+    recursive = (
+        "def total(a, b):\n    return a if b == 0 else total(a + (1 if b > 0 else -1), b + (-1 if b > 0 else 1))"
+    )
+    assert ProgramChecker(TESTS, any_name=True).check(ASKED, recursive).passed is True
+    assert ProgramChecker(TESTS, any_name=True).check(ASKED, "x = 1").passed is False
+
+
 def test_tests_that_are_missing_or_no_python_are_refused() -> None:
     with pytest.raises(UsageError, match="there are none"):
         ProgramChecker([])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 import textwrap
 import warnings
@@ -26,7 +27,9 @@ _MOST_CHARACTERS = 100_000
 class ProgramChecker:
     """Passes answers whose program passes ``tests``, each a few lines of Python with asserts; ``setup`` precedes each.
 
-    ``prefix`` is put before the program, for tasks that give its beginning. The score is the share of tests passed.
+    ``prefix`` is put before the program, for tasks that give its beginning. ``any_name`` is for programs whose author
+    was not told what to call the function: where the name that tests call is not defined, it means the last function
+    that no other of the program calls. The score is the share of tests passed.
     Programs run in the sandbox; how far this machine can confine them is ``isolation``.
     """
 
@@ -36,6 +39,7 @@ class ProgramChecker:
         *,
         setup: str = "",
         prefix: str = "",
+        any_name: bool = False,
         limits: Limits | None = None,
         name: str = "tests",
         signal: Signal = Signal.GOLD,
@@ -50,6 +54,7 @@ class ProgramChecker:
         self._tests = tuple(tests)
         self._setup = setup
         self._prefix = prefix
+        self._any_name = any_name
         self._limits = limits
         self._names = frozenset(_names("\n".join((setup, *tests))))
 
@@ -58,6 +63,8 @@ class ProgramChecker:
         source = find_program(answer, self._names)
         if source is None:
             return Check(False, 0.0, reason="no program found that Python can read")
+        if self._any_name:
+            source = _renamed(source, self._names)
         found = run_tests(self._prefix + source, self._tests, self._setup, self._limits)
         self.isolation = found.isolation
         reason = f"{found.passed} of {found.total} tests passed"
@@ -91,7 +98,7 @@ def same_program(answer: str) -> str | None:
     source = find_program(answer)
     if source is None:
         return None
-    tree = ast.parse(source)
+    tree = _tree(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and body and _is_text(body[0]):
@@ -122,12 +129,17 @@ def _readable_part(text: str) -> str | None:
     return None
 
 
+def _tree(source: str) -> ast.Module:
+    """A program as Python reads it, without its warnings about a stranger's escapes in strings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(source)
+
+
 def _wrong_line(source: str) -> int | None:
     """The line, from 1, that Python cannot read; None if it can read all."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a stranger's escapes in strings
-            ast.parse(source)
+        _tree(source)
     except SyntaxError as error:
         return max(1, error.lineno or 1)
     except (ValueError, RecursionError, MemoryError):
@@ -137,30 +149,44 @@ def _wrong_line(source: str) -> int | None:
 
 def _parses(source: str) -> bool:
     """Whether Python can read it, and there is something in it."""
-    return bool(source.strip()) and _wrong_line(source) is None and bool(ast.parse(source).body)
+    return bool(source.strip()) and _wrong_line(source) is None and bool(_tree(source).body)
 
 
 def _defines(source: str) -> set[str]:
-    return {node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef | ast.ClassDef)} | {
+    return {node.name for node in _tree(source).body if isinstance(node, ast.FunctionDef | ast.ClassDef)} | {
         target.id
-        for node in ast.parse(source).body
+        for node in _tree(source).body
         if isinstance(node, ast.Assign)
         for target in node.targets
         if isinstance(target, ast.Name)
     }
 
 
+def _renamed(source: str, names: frozenset[str]) -> str:
+    """The program with its main function also under the name that tests call, where it does not define that."""
+    missing = sorted(name for name in names - _defines(source) if not hasattr(builtins, name))
+    functions = [node for node in _tree(source).body if isinstance(node, ast.FunctionDef)]
+    called = {
+        node.func.id
+        for function in functions
+        for node in ast.walk(function)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id != function.name
+    }
+    main = [function.name for function in functions if function.name not in called]
+    return f"{source}\n\n{missing[0]} = {main[-1]}\n" if len(missing) == 1 and main else source
+
+
 def _only_defines(source: str) -> bool:
     kinds = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
-    return all(isinstance(node, kinds) for node in ast.parse(source).body)
+    return all(isinstance(node, kinds) for node in _tree(source).body)
 
 
 def _names(source: str) -> set[str]:
-    return {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    return {node.id for node in ast.walk(_tree(source)) if isinstance(node, ast.Name)}
 
 
 def _require_python(source: str) -> None:
     try:
-        ast.parse(source)
+        _tree(source)
     except (SyntaxError, ValueError, RecursionError) as error:
         raise UsageError(f"tests: {source[:60]!r} is no Python ({error}); expected asserts") from error

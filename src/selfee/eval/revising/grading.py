@@ -19,8 +19,11 @@ TASKS = {"gsm8k": "number", "aqua": "letter", "mbpp": "tests", "humaneval": "tes
 """Task -> the name of its checker."""
 
 
-def checker_of(problem: Problem) -> Checker:
-    """Who says whether an answer to this problem is right. Raises UsageError for a reference that cannot be used."""
+def checker_of(problem: Problem, *, any_name: bool = False) -> Checker:
+    """Who says whether an answer to this problem is right. Raises UsageError for a reference that cannot be used.
+
+    ``any_name`` is for answers to programming tasks whose author did not see the tests; see ``ProgramChecker``.
+    """
     row = problem.source
     if problem.task == "gsm8k":
         return NumberChecker(problem.reference)
@@ -29,7 +32,7 @@ def checker_of(problem: Problem) -> Checker:
     if problem.task == "humaneval":
         test = f"{row['test']}\n\ncheck({row['entry_point']})\n"
         return ProgramChecker([test], prefix=_imports(row["prompt"]))
-    return ProgramChecker(row["test_list"], setup=row.get("test_setup_code") or "")
+    return ProgramChecker(row["test_list"], setup=row.get("test_setup_code") or "", any_name=any_name)
 
 
 def extractor_of(problem: Problem) -> Extractor:

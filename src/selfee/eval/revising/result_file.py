@@ -56,7 +56,7 @@ def read_analysis(path: str | Path) -> Analysis:
     return analysis
 
 
-def _record(kind: type, row: Any, where: str) -> Any:
+def _record(kind: Any, row: Any, where: str) -> Any:
     """The dataclass in a JSON object."""
     if not isinstance(row, dict):
         raise BadFileError(f"{where}: is a {type(row).__name__}; expected an object")
@@ -86,7 +86,6 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             raise BadFileError(f"{where}: is a {type(value).__name__}; expected an object")
         return {key: _value(inner[1], item, f"{where}.{key}") for key, item in value.items()}
     if is_dataclass(hint):
-        assert isinstance(hint, type), "fields name their classes"
         return _record(hint, value, where)
     return value if hint is Any else _plain(hint, value, where)
 

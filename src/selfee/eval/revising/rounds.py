@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -121,7 +122,7 @@ def _was_forced(step: Step) -> bool:
     return step.verdict is not None and step.verdict.forced
 
 
-def _counted(values: Iterable[object]) -> dict[str, int]:
+def _counted(values: Iterable[Any]) -> dict[str, int]:
     counts = Counter(values)
     return {str(value): counts[value] for value in sorted(counts, key=lambda value: (isinstance(value, str), value))}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 import sys
@@ -24,7 +25,7 @@ def main() -> None:
 
 class _Program:
     def __init__(self, source: str) -> None:
-        self.names: dict[str, Any] = {"__name__": "answer", "__builtins__": __builtins__}
+        self.names: dict[str, Any] = {"__name__": "answer", "__builtins__": builtins}
         self.failure: str | None = None
         try:
             exec(compile(source, "<answer>", "exec", dont_inherit=True), self.names)

@@ -17,6 +17,8 @@ from typing import IO, Any
 MOST_BYTES = 16 << 20
 """The longest message."""
 
+_COLLECTIONS: tuple[tuple[Any, str], ...] = ((list, "l"), (tuple, "t"), (set, "s"), (frozenset, "z"), (deque, "q"))
+_MOMENTS: tuple[tuple[Any, str], ...] = ((datetime.datetime, "dt"), (datetime.date, "da"), (datetime.time, "ti"))
 _DEEPEST = 60
 _MOST_VALUES = 1_000_000
 
@@ -49,8 +51,7 @@ class _Encoder:
         return self._collection(value, depth + 1)
 
     def _collection(self, value: Any, depth: int) -> Any:
-        kind: Any
-        for kind, name in ((list, "l"), (tuple, "t"), (set, "s"), (frozenset, "z"), (deque, "q")):
+        for kind, name in _COLLECTIONS:
             if isinstance(value, kind):
                 items = [self.encode(item, depth) for item in kind.__iter__(value)]
                 return {name: sorted(items, key=repr) if kind in (set, frozenset) else items}
@@ -64,17 +65,23 @@ class _Encoder:
         if isinstance(value, bytes | bytearray):
             return {"b" if isinstance(value, bytes) else "a": bytes(memoryview(value)).hex()}
         if isinstance(value, complex):
-            return {"x": [float.hex(complex.real.__get__(value)), float.hex(complex.imag.__get__(value))]}
+            return {"x": [float.hex(part) for part in _parts(value)]}
         if type(value) is range:
             return {"r": [value.start, value.stop, value.step]}
         if type(value) is Decimal or type(value) is Fraction:
             return {"n" if type(value) is Decimal else "v": str(value)}
-        for kind, name in ((datetime.datetime, "dt"), (datetime.date, "da"), (datetime.time, "ti")):
+        for kind, name in _MOMENTS:
             if type(value) is kind:
                 return {name: kind.isoformat(value)}
         if type(value) is datetime.timedelta:
             return {"td": [value.days, value.seconds, value.microseconds]}
         raise NotPlainError(f"is a {type(value).__name__}")
+
+
+def _parts(value: complex) -> tuple[float, float]:
+    """Real and imaginary part, whatever a class of the program's own says that they are."""
+    plain = complex.__add__(value, 0)
+    return plain.real, plain.imag
 
 
 def _is_text(value: str) -> bool:
