@@ -28,7 +28,7 @@ from selfee.serve.fleet.settings import Identity, Patience
 from selfee.serve.service import Served
 
 SECRET = "a-secret-of-the-tests"
-QUICK = Patience(beat=0.2, expiry=2.0, refresh=0.1, connect=2.0, stall=3.0, status=2.0, worker=5.0, shunned=0.5)
+QUICK = Patience(beat=0.2, expiry=2.0, refresh=0.1, connect=2.0, stall=3.0, status=2.0, worker=2.0, shunned=0.5)
 LIMITS = Limits(heartbeat_seconds=0.3, drain_seconds=1, per_key=64)
 
 

@@ -167,6 +167,7 @@ def test_a_client_that_goes_away_frees_the_worker() -> None:
         assert engine.cancelled == 3
 
 
+@pytest.mark.slow
 def test_a_worker_that_stops_talking_counts_as_lost() -> None:
     slow, quick = story(0.004), story(0.004)
     with fleet([slow, quick]) as running:
@@ -254,3 +255,16 @@ def test_the_controller_is_no_worker_of_itself_and_follows_no_redirect() -> None
         assert registered(controller) == []
     finally:
         controller.kill()
+
+
+@pytest.mark.slow
+def test_a_fleet_whose_workers_are_full_says_so_and_loses_none() -> None:
+    with fleet([story(0.05)]) as running:
+        admission = running.workers[0].app.state.service.models[0].admission
+        admission.is_closed = True  # as while it is told to end
+        answer = running.ask("/v1/chat/completions", {"messages": [QUESTION]})
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"]
+        assert len(registered(running.controller)) == 1
+        admission.is_closed = False
+        assert running.ask("/v1/chat/completions", {"messages": [QUESTION]}).status_code == 200

@@ -91,6 +91,8 @@ class FleetBackend:
                     if not isinstance(error, WorkerBusyError):
                         await self._directory.report(worker)
                     if cancellation.is_set or move == self._directory.patience.moves:
+                        if isinstance(error, WorkerBusyError):
+                            raise EngineError(str(error), retryable=True) from error
                         raise
                     lost.add(worker.address)
                     self.moves += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -136,11 +137,15 @@ class Controller:
     async def ask_status(self, address: str) -> Status | None:
         """What a worker says of itself now; None if it does not answer sensibly."""
         try:
-            answer = await self.client.post(f"{address}/worker_get_status", timeout=self.patience.status)
-            if answer.status_code != 200 or len(answer.content) > _MOST_STATUS:
-                return None
-            return Status.model_validate_json(answer.content)
-        except (httpx2.HTTPError, ValueError):
+            body = b""
+            async with asyncio.timeout(self.patience.status):
+                async with self.client.stream("POST", f"{address}/worker_get_status") as answer:
+                    async for piece in answer.aiter_bytes():
+                        body += piece
+                        if answer.status_code != 200 or len(body) > _MOST_STATUS:
+                            return None
+            return Status.model_validate_json(body)
+        except (httpx2.HTTPError, TimeoutError, ValueError):
             return None
 
     async def check(self, address: str) -> bool:

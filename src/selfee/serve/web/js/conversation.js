@@ -14,7 +14,7 @@ export class Conversation {
   /** `hooks`: settings, models(), onChange(), onConnection(session, …), onSave(this), compare, scroller. */
   constructor(hooks, data = null) {
     this.hooks = hooks;
-    this.data = data ?? { id: crypto.randomUUID(), title: "", created: Date.now(), updated: Date.now(), turns: [] };
+    this.data = data ?? { id: freshId(), title: "", created: Date.now(), updated: Date.now(), turns: [] };
     this.sessions = new Map(); // chain -> Session
     this.views = [];
     this.element = h("ol", { class: "conversation" });
@@ -244,6 +244,11 @@ export class Conversation {
     draw();
     return bar;
   }
+}
+
+/** Also where the page came over plain http from another machine, and `crypto.randomUUID` is missing. */
+function freshId() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 function copy(target, text) {

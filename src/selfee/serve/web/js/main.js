@@ -124,6 +124,7 @@ function send() {
   if (!$("model-1").value) return loadModels();
   $("ask").value = "";
   resize();
+  banner(null);
   page.conversation.ask(text);
 }
 
@@ -184,11 +185,14 @@ async function clearHistory() {
 function banner(text, ...actions) {
   const bar = $("banner");
   bar.hidden = !text;
+  delete bar.dataset.state;
   fill(bar, ...(text ? [h("p", { text }), ...actions] : []));
 }
 
 function onConnection(session, state, detail) {
-  if (state === "ok") return banner(null);
+  const bar = $("banner");
+  // That the server was restarted stays to be read; that a connection is back shows by itself.
+  if (state === "ok") return bar.dataset.state === "restarted" ? undefined : banner(null);
   if (state === "key") return askForKey();
   const now = button("Try now", () => session.retryNow());
   const leave = button("Give up", () => page.conversation.giveUp());
@@ -199,6 +203,7 @@ function onConnection(session, state, detail) {
     banner(`The server was restarted: ${how}.`, button("Close", () => banner(null)));
     announce("The server was restarted.");
   }
+  bar.dataset.state = state;
 }
 
 let asking = null;
