@@ -136,10 +136,6 @@ def journalled(folder: Path) -> int:
         return len(journal)
 
 
-def has_asked(server: Any, count: int) -> bool:
-    return len(server.requests) >= count
-
-
 def kill_when(shell: Shell, words: list[str], is_time: Callable[[], bool]) -> None:
     """Start a command and kill it, without a chance to tidy up, as soon as it is time."""
     process = subprocess.Popen(
