@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 from tests.engines.paid.faulty_teacher import FaultyTeacher, Plan
 
 
