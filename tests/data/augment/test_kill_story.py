@@ -16,7 +16,7 @@ from tests.engines.paid.faulty_teacher import FAULTS, FaultyTeacher, Plan
 
 from selfee.journal import Journal
 
-FLAGS = ("--concurrency", "8", "--total-timeout", "1.5", "--timeout", "5", "--attempts", "8", "--price-in", "1")
+FLAGS = ("--concurrency", "8", "--total-timeout", "3", "--timeout", "5", "--attempts", "8", "--price-in", "1")
 
 
 def write_rows(path: Path, count: int) -> None:
