@@ -415,6 +415,15 @@ def test_a_chat_goes_through_the_template_and_its_prefix_is_not_repeated() -> No
     assert text_of(list(engine.stream_chat(request))) == expected
 
 
+def test_a_chat_tells_log_probabilities_like_a_completion() -> None:
+    engine, _ = local()
+    chunks = list(engine.stream_chat(ChatRequest([Message("user", "ab")], NO_END, max_tokens=4, logprobs=2)))
+    told = [entry for chunk in chunks for entry in chunk.logprobs]
+    assert len(told) == 4
+    assert "".join(entry.text for entry in told) == text_of(chunks)
+    assert all(len(entry.top) == 2 for entry in told)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_the_texts_that_end_a_template_end_a_message_like_an_end_token(seed: int) -> None:
     params = replace(NO_END, seed=seed)

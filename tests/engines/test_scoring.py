@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests.engines.test_local import PIECES, ToyRuntime, ToySession
 from tests.tiny import make_tiny
 
-from selfee.engines.local import LocalEngine, log_softmax
+from selfee.engines.growing import log_softmax
+from selfee.engines.local import LocalEngine
 from selfee.engines.runtime import load_runtime
 from selfee.engines.scoring import ScoredSequence, ScoringRequest, TokenScoringEngine, token_scoring_of
 from selfee.engines.scripted import ScriptedEngine
@@ -100,7 +101,7 @@ def test_tokens_that_cannot_be_scored_are_refused_before_anything_is_computed() 
     assert not runtime.sessions
     for wrong in ({"tokens": ()}, {"tokens": (1,), "top": 101}, {"tokens": (1,), "since": -1}):
         with pytest.raises(UsageError):
-            ScoringRequest(**wrong)  # type: ignore[arg-type]
+            ScoringRequest(**wrong)
 
 
 def test_only_an_engine_that_can_score_tokens_says_so() -> None:

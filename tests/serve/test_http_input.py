@@ -62,6 +62,7 @@ def test_i1_minus_zero_is_a_number(server: Running) -> None:
     ok(send(server, message("x")[:-1] + b', "temperature": -0.0}'))
 
 
+@pytest.mark.slow
 def test_i1_a_million_keys_do_not_fill_the_memory(server: Running) -> None:
     process = psutil.Process()
     before = process.memory_info().rss

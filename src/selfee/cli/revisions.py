@@ -56,7 +56,7 @@ def revisions(
     call: typer.Context,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for the journal and the results.")],
     files: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(metavar="FILE", help="Problems: lines of GSM8K, AQuA, MBPP or HumanEval."),
     ] = None,
     answers: Annotated[
@@ -114,19 +114,19 @@ def revisions(
     from selfee.journal import Journal
 
     stdout, stderr = screen_of(sys.stdout, color), None if quiet else screen_of(sys.stderr, color)
+    paths = [Path(name) for name in files or ()]
     if answers:
-        groups, settings = analyse_recorded(answers, reviews or [], tokenizer, files or [], stderr)
+        groups, settings = analyse_recorded(answers, reviews or [], tokenizer, paths, stderr)
         _deliver(_analysis(groups, settings), out, stdout, as_json)
         return
-    if not files or reviews or tokenizer:
+    if not paths or reviews or tokenizer:
         raise UsageError("problems: none to answer; expected a FILE of problems, or --answers with chains to read")
-    problems = _read(files, limit)
+    problems = _read(paths, limit)
     if model in BUILTIN_MODELS:
         mode, prompts, params = suited(BUILTIN_MODELS[model], mode, prompts, params, call, samples=True)
     seed = 0 if params.seed is None else params.seed
     plan = Plan(count, seed, replace(params, seed=None), budgets, mode.value, prompts, attempts, longer)
     _make_folder(out)
-    identity = model_identity(model)
     engine = open_model(
         model,
         context,
@@ -140,9 +140,10 @@ def revisions(
         parallel=parallel,
     )
     with engine, Journal(out / "journal.db") as journal:
+        identity = _identity(model)
         pools = _make(Maker(engine, identity, plan, journal), problems, parallel, stderr)
     _write_chains(out, pools)
-    settings = _settings(model, identity, plan, files, limit)
+    settings = _settings(model, identity, plan, paths, limit)
     _deliver(_analysis(_groups(pools, plan, str(settings["model"]), stderr), settings), out, stdout, as_json)
 
 
@@ -172,23 +173,13 @@ def _limits(text: str | None, count: int) -> list[int | None]:
     return list(numbers if len(numbers) == count else numbers * count)
 
 
-def model_identity(model: str) -> str:
+def _identity(model: str) -> str:
     """What tells this model from others: the hash of its file, else what the user typed."""
-    import hashlib
-
     from selfee.cli.model_file import local_file
+    from selfee.eval.answering.files import model_sha256
 
-    if model.lower().startswith(("http://", "https://", "script:")):
-        return model
-    digest = hashlib.sha256()
-    path = local_file(model)
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); expected a model file") from error
-    return f"sha256:{digest.hexdigest()}"
+    is_elsewhere = model.lower().startswith(("http://", "https://", "script:"))
+    return model if is_elsewhere else f"sha256:{model_sha256(local_file(model))}"
 
 
 def _make(maker: Maker, problems: Sequence[Problem], parallel: int, stderr: Screen | None) -> list[Pool]:

@@ -54,7 +54,12 @@ def analyse_recorded(
     return groups, settings
 
 
-_JUDGED = ("points: the mean over all judgments of the same text; an answer that no judge saw has none",)
+_JUDGED = (
+    "points: the mean over all judgments of the same text. An answer that no judge saw has none, so rows may be about "
+    "different questions: compare them by their difference, which is taken question by question",
+    "verdicts as the file has them: SelFee's enforcement rewrote those that were content, and the file does not say "
+    "which",
+)
 
 
 def _checked(recorded: Sequence[Recorded], problems: Sequence[Path], stderr: Screen | None) -> list[Group]:

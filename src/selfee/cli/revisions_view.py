@@ -33,7 +33,7 @@ def _tables(group: Group, is_share: bool) -> Iterator[tuple[str, Sequence[Column
     if group.grader is not None:
         yield (
             "The same tokens, spent in other ways",
-            _columns("way", "score", "95 %", "tokens", "prompts", "attempts", "difference", "95 %", "p"),
+            _columns("way", "questions", "score", "95 %", "tokens", "prompts", "attempts", "difference", "95 %", "p"),
             [_strategy(each, is_share) for each in group.strategies],
         )
     yield (
@@ -46,15 +46,16 @@ def _tables(group: Group, is_share: bool) -> Iterator[tuple[str, Sequence[Column
     if group.grader is not None:
         yield (
             "Other stop rules over the same chains",
-            _columns("rule", "looks at", "score", "95 %", "revisions", "tokens", "difference", "95 %"),
+            _columns("rule", "looks at", "questions", "score", "95 %", "revisions", "tokens", "difference", "95 %"),
             [_rule(each, is_share) for each in group.stop_rules],
         )
         yield (
             "Which answer of the whole chain is delivered",
-            _columns("answer", "score", "95 %", "difference", "95 %"),
+            _columns("answer", "questions", "score", "95 %", "difference", "95 %"),
             [
                 (
                     each.name + _ceiling(each.is_oracle),
+                    str(each.score.count),
                     *_value(each.score, is_share),
                     *_value(each.difference, is_share, signed=True),
                 )
@@ -71,6 +72,7 @@ def _strategy(each: Strategy, is_share: bool) -> Sequence[str]:
     name = each.name + _ceiling(each.is_oracle) + (f" ({each.short} short of attempts)" if each.short else "")
     return (
         name,
+        str(each.score.count),
         *_value(each.score, is_share),
         _number(each.tokens, 0),
         _number(each.prompt_tokens, 0),
@@ -99,6 +101,7 @@ def _rule(each: StopRule, is_share: bool) -> Sequence[str]:
     return (
         each.name + _ceiling(each.is_oracle),
         "the right answer" if each.signal == "gold" else "the critic" if each.signal == "self" else each.signal,
+        str(each.score.count),
         *_value(each.score, is_share),
         _number(each.revisions, 2),
         _number(each.tokens, 0),

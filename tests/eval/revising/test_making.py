@@ -48,13 +48,16 @@ def made(engine: object, journal: Path, plan: Plan = PLAN, parallel: int = 1) ->
 
 
 def essence(pools: list[Pool]) -> list[Any]:
-    """Everything but times."""
+    """Everything but times and what a cache or a draft saved."""
     return [_timeless(pool_to_json(pool)) for pool in pools]
+
+
+SAVED = ("seconds", "cached_tokens", "drafted_tokens", "accepted_tokens")
 
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _timeless(item) for key, item in value.items() if key != "seconds"}
+        return {key: _timeless(item) for key, item in value.items() if key not in SAVED}
     return [_timeless(item) for item in value] if isinstance(value, list) else value
 
 

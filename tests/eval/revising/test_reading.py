@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.eval.revising.made import chain, step
 
+from selfee.chain.record import to_json
 from selfee.errors import BadFileError
 from selfee.eval.revising.cases import Case
 from selfee.eval.revising.reading import grades_from, judged_cases, ladder, read_recorded, ungraded_cases
@@ -54,12 +56,12 @@ def test_most_of_a_released_revision_is_a_copy(corpus: Path) -> None:
 @pytest.mark.corpus
 @pytest.mark.parametrize(("enforced", "published"), [(0, 2.39), (1, 3.31), (3, 3.98)])
 def test_tokens_generated_for_one_delivered(corpus: Path, enforced: int, published: float) -> None:
-    """Within 2.5 %: how the specification counted the tokens of headers is not known."""
+    """Sections with their headers, tokenised one by one; how the specification counted is not known to the token."""
     with open_checkpoint(corpus / "vocab" / "ggml-vocab-llama-spm.gguf") as checkpoint:
         tokenizer = load_tokenizer(checkpoint.vocab)
     recorded = read_recorded(released(corpus, enforced), lambda text: len(tokenizer.encode(text, add_bos=False)))
     found = delivery_of(ungraded_cases(recorded))
-    assert found.tokens_per_delivered == pytest.approx(published, rel=0.025)
+    assert found.tokens_per_delivered == pytest.approx(published, rel=0.01)
 
 
 @pytest.mark.corpus
@@ -95,6 +97,22 @@ def test_our_own_lines_and_training_records_are_read(tmp_path: Path) -> None:
     assert isinstance(case, Case)
     found = delivery_of([case])
     assert found.delivered_tokens == len("\n\n### Revision 1:\n4")
+
+
+def test_of_several_chains_of_a_question_the_one_with_most_revisions_enforced_counts(tmp_path: Path) -> None:
+    def row(systems: list[object], turn: int = 0) -> dict[str, object]:
+        answers = [step(f"answer {number}", None) for number in range(2 if 3 in systems else 1)]
+        return {"id": "x", "question_id": "7", "turn": turn, "systems": systems} | to_json(chain(*answers))
+
+    path = tmp_path / "chains.jsonl"
+    rows = [row(["auto"]), row([1, 3]), row([0]), row([1, 3], turn=1)]
+    path.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    recorded = read_recorded(path)
+    assert list(recorded.chains) == ["7"]
+    assert recorded.chains["7"].num_revisions == 1
+    path.write_text("".join(json.dumps(each) + "\n" for each in (rows[1], rows[1])))
+    with pytest.raises(BadFileError, match="comes twice"):
+        read_recorded(path)
 
 
 def test_a_file_without_chains_is_refused(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ _FENCE = re.compile(
 _PYTHON = ("", "python", "py", "python3", "python2", "pycon", "ipython")
 _BEGINS = re.compile(r"\s*(?:def|class|import|from|async\s+def|@\w)\b|\s*@\w")
 _MOST_LINES = 400  # of text without fences that are searched for a program
+_MOST_TRIES = 50  # places where it may begin, and to end each
 _MOST_CHARACTERS = 100_000
 
 
@@ -60,6 +61,7 @@ class ProgramChecker:
         found = run_tests(self._prefix + source, self._tests, self._setup, self._limits)
         self.isolation = found.isolation
         reason = f"{found.passed} of {found.total} tests passed"
+        reason += f", {found.inside} of them run in the program's own process" if found.inside else ""
         return Check(
             found.is_passed, found.passed / found.total, f"{reason}; {found.reason}" if found.reason else reason
         )
@@ -102,24 +104,40 @@ def _is_text(node: ast.stmt) -> bool:
 
 
 def _readable_part(text: str) -> str | None:
-    """The longest run of lines that begins like a program and that Python can read."""
+    """Lines that begin like a program, as far as Python can read them."""
     lines = text.split("\n")[:_MOST_LINES]
     starts = [number for number, line in enumerate(lines) if _BEGINS.match(line)]
-    for start in starts:
-        for end in range(len(lines), start, -1):
+    for start in starts[:_MOST_TRIES]:
+        end = len(lines)
+        for _ in range(_MOST_TRIES):
+            while end > start and not lines[end - 1].strip():
+                end -= 1
+            if end <= start:
+                break
             part = textwrap.dedent("\n".join(lines[start:end]))
-            if lines[end - 1].strip() and _parses(part):
+            wrong = _wrong_line(part)
+            if wrong is None:
                 return part
+            end = min(end - 1, start + wrong - 1)
+    return None
+
+
+def _wrong_line(source: str) -> int | None:
+    """The line, from 1, that Python cannot read; None if it can read all."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a stranger's escapes in strings
+            ast.parse(source)
+    except SyntaxError as error:
+        return max(1, error.lineno or 1)
+    except (ValueError, RecursionError, MemoryError):
+        return 1
     return None
 
 
 def _parses(source: str) -> bool:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a stranger's escapes in strings
-            return bool(ast.parse(source).body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
+    """Whether Python can read it, and there is something in it."""
+    return bool(source.strip()) and _wrong_line(source) is None and bool(ast.parse(source).body)
 
 
 def _defines(source: str) -> set[str]:

@@ -179,10 +179,11 @@ class Job:
         except StoppedError as error:
             return str(error)
         if outcome.failure is not None:
-            self._journal.note(FAILED, key, outcome.failure.to_json())
+            self._journal.note(FAILED, key, outcome.failure.to_json(), durable=False)
         if outcome.record is not None:
-            self._journal.note(TIMES, key, call_times(outcome.record, outcome.calls))
-            self._journal.note(RECORDS, key, outcome.record)
+            # If the power fails, these are made again from the replies, which cost nothing.
+            self._journal.note(TIMES, key, call_times(outcome.record, outcome.calls), durable=False)
+            self._journal.note(RECORDS, key, outcome.record, durable=False)
         return outcome
 
     def _count(self, progress: Progress, failure: str | None, before: int = 0) -> None:

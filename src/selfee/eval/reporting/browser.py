@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from selfee.chain.types import Chain, Step
+from selfee.eval.reporting.folder import question_of
 from selfee.eval.reporting.report import Report
 from selfee.eval.scoring.judgment import Judgment, Shown
 
@@ -49,7 +50,7 @@ def browser_data(report: Report) -> dict[str, Any]:
     for identity, judgments in by_question.items():
         if not judgments:
             continue
-        question = material.questions.get(identity)
+        question = question_of(identity, material.questions)
         shown = _shown(judgments)
         answers = []
         for title, side in shown.items():

@@ -10,7 +10,7 @@ from selfee.eval.reporting.pictures import (
     wins_picture,
 )
 from selfee.eval.reporting.report import Report
-from selfee.eval.reporting.sections import Picture, Rows, Section
+from selfee.eval.reporting.sections import Picture, Rows, Section, Table
 from selfee.eval.reporting.words import figure, interval, number, p_value, percent, plural
 from selfee.eval.scoring.comparisons import Comparison
 from selfee.eval.scoring.figures import PairFigures
@@ -142,7 +142,7 @@ def _revisions(report: Report) -> Section:
 
 def _categories(report: Report) -> Section:
     names = list(dict.fromkeys(name for pair in report.figures.pairs for name in pair.categories))
-    tables = []
+    tables: list[Table] = []
     for pair in report.figures.pairs:
         if len(pair.categories) < 2:
             continue

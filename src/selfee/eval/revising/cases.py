@@ -98,8 +98,8 @@ def tokens_through(chain: Chain, number: int, *, feedback: bool = False) -> int 
 
 
 def prompt_through(chain: Chain, number: int, *, feedback: bool = False) -> int | None:
-    """Tokens read by the requests up to the end of answer ``number``, cached ones included."""
-    return _through(chain, number, feedback, lambda cost: cost.prompt_tokens)
+    """Tokens read by the requests up to the end of answer ``number``, cached ones included; None if nobody told."""
+    return _through(chain, number, feedback, lambda cost: cost.prompt_tokens) or None
 
 
 def _through(chain: Chain, number: int, feedback: bool, of: Callable[[Cost], int]) -> int | None:

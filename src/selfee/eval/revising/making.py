@@ -95,6 +95,7 @@ class Maker:
         """
         if parallel < 1:
             raise UsageError(f"parallel: {parallel}; expected 1 or more")
+        self._cancelled.clear()
         results: queue.SimpleQueue[tuple[int, Pool] | BaseException] = queue.SimpleQueue()
         waiting = iter(range(len(problems)))
 

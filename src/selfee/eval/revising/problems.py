@@ -55,7 +55,7 @@ def read_problems(path: str | Path, limit: int | None = None) -> list[Problem]:
     Raises BadFileError naming file, line and field.
     """
     path = Path(path)
-    problems = []
+    problems: list[Problem] = []
     for number, row in read_jsonl(path):
         if limit is not None and len(problems) >= limit:
             break

@@ -37,14 +37,25 @@ class Recorded:
 
 
 def read_recorded(path: str | Path, count: Count | None = None) -> Recorded:
-    """The chains of a file, with their tokens where they can be counted. Raises BadFileError naming file and line."""
+    """The chains of a file, with their tokens where they can be counted. Raises BadFileError naming file and line.
+
+    Of several chains of a question, as ``selfee answer`` writes, the one with the most revisions enforced counts; of a
+    conversation the first turn.
+    """
     path = Path(path)
     chains: dict[str, Chain] = {}
+    enforced: dict[str, int] = {}
     texts: dict[str, tuple[str, str]] = {}
     for where, number, row in read_rows(path):
+        if row.get("turn"):
+            continue  # what follows in a conversation
         question, chain = _read(row, number, where)
-        if question in chains:
+        rank = max((system for system in row.get("systems", ()) if isinstance(system, int)), default=-1)
+        if question in chains and rank == enforced[question]:
             raise BadFileError(f"{where}: question {question!r} comes twice; expected one chain each")
+        if rank < enforced.get(question, -1):
+            continue
+        enforced[question] = rank
         chains[question] = chain if count is None else with_tokens(chain, count)
         if isinstance(row.get("answer_id"), str):
             texts[row["answer_id"]] = question, chain.final

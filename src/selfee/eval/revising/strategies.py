@@ -10,7 +10,7 @@ of them coming next.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from selfee.chain.samples import Chooser, choose_by_doubt, choose_by_score, choose_by_vote
 from selfee.chain.types import Chain
@@ -199,7 +199,8 @@ def _longer(cases: Sequence[Case], revised: Sequence[Spent], name: str, resampli
         for case in cases
         if case.longer is not None
     ]
-    yield _strategy(f"longer answer ≤ {name}", "longer", spent, resampling, revised, name)
+    found = _strategy(f"longer answer ≤ {name}", "longer", spent, resampling, revised, name)
+    yield replace(found, note="may use all tokens of the chain, also those of the feedback on its last answer")
 
 
 def _best_of_chain(cases: Sequence[Case], revised: Sequence[Spent], name: str, resampling: Resampling) -> Strategy:

@@ -13,6 +13,7 @@ from selfee.errors import UsageError
 from selfee.eval.scoring.agreement import Agreement, agreements
 from selfee.eval.scoring.bias import JudgeFigures, judge_figures, order_agreement
 from selfee.eval.scoring.comparisons import Comparison, Gap, compare_all, count_outcomes
+from selfee.eval.scoring.controls import is_control
 from selfee.eval.scoring.estimates import NO_ESTIMATE, Array, Draws, Estimate, Resampling, holm, sign_test
 from selfee.eval.scoring.judgment import Form, Judgment
 from selfee.eval.scoring.length import LengthControl, control_length, control_length_and_difficulty
@@ -87,6 +88,7 @@ class Figures:
     agreements: tuple[Agreement, ...]
     resampling: Resampling
     baseline: str
+    comparisons: tuple[Comparison, ...] = ()  # the votes behind ``pairs``, in the same order
 
     @property
     def withheld(self) -> tuple[PairFigures, ...]:
@@ -112,7 +114,8 @@ def sum_up(
     if not judgments:
         raise UsageError("judgments: none found; expected at least one; run selfee judge first")
     resampling = resampling or Resampling()
-    whole = compare_all(judgments, baseline, questions)
+    models = [each for each in judgments if not is_control(each)]
+    whole = compare_all(models, baseline, questions) if models else []
     used = [each.without_gaps() if allow_gaps and each.gaps else each for each in whole]
     pooled = _pooled_scores(judgments)
     pairs = [
@@ -127,9 +130,10 @@ def sum_up(
         tuple(pairs),
         tuple(differences),
         tuple(_judge(name, judgments, whole, resampling, speaking) for name in judges),
-        tuple(agreements(judgments, people, resampling)),
+        tuple(agreements(models, people, resampling)),
         resampling,
         main,
+        tuple(used),
     )
 
 

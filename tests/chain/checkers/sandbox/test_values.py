@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfee.chain.checkers.sandbox.values import NotPlainError, decode, encode, receive, send
@@ -32,13 +32,14 @@ HASHABLE = st.recursive(
     | st.times()
     | st.timedeltas(),
     lambda inner: st.lists(inner).map(tuple) | st.frozensets(inner),
-    max_leaves=8,
+    max_leaves=4,
 )
 VALUES = st.recursive(
-    HASHABLE, lambda inner: st.lists(inner) | st.sets(HASHABLE) | st.dictionaries(HASHABLE, inner), max_leaves=12
+    HASHABLE, lambda inner: st.lists(inner) | st.sets(HASHABLE) | st.dictionaries(HASHABLE, inner), max_leaves=6
 )
 
 
+@settings(max_examples=60)
 @given(VALUES)
 def test_a_value_comes_back_as_it_was(value: Any) -> None:
     back = decode(json.loads(json.dumps(encode(value))))
@@ -71,7 +72,7 @@ def test_a_class_of_ones_own_arrives_as_what_it_holds() -> None:
         def __eq__(self, other: object) -> bool:
             return True
 
-        __hash__ = None  # type: ignore[assignment]
+        __hash__ = None
 
     class Number(int):
         def __index__(self) -> int:

@@ -48,13 +48,17 @@ _EVERYWHERE = {
     "pidfd_send_signal": 424, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
     "pidfd_open": 434, "pidfd_getfd": 438, "fchmodat2": 452,
 }  # fmt: skip
-_CLONE3 = 435  # refused as unknown, so that the C library falls back on clone, which is refused as forbidden
-_ARCHITECTURES = {"x86_64": (0xC000003E, _X86), "aarch64": (0xC00000B7, _ARM)}
+_CLONE3, _OPENAT2 = 435, 437  # refused as unknown, so that the C library falls back on the older calls
+# Calls that open a file, with the place of their flags among the arguments: only reading is allowed.
+_OPENING_X86, _OPENING_ARM = {2: 1, 257: 2}, {56: 2}
+_CHANGING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+_ARCHITECTURES = {"x86_64": (0xC000003E, _X86, _OPENING_X86), "aarch64": (0xC00000B7, _ARM, _OPENING_ARM)}
 _X32 = 0x40000000  # system calls of x86-64's other interface
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _FILTER = 2
-_LOAD, _JUMP_EQUAL, _JUMP_GREATER, _RETURN = 0x20, 0x15, 0x35, 0x06
+_LOAD, _JUMP_EQUAL, _JUMP_GREATER, _JUMP_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_FIRST_ARGUMENT = 16  # bytes before it in what the filter looks at; each has eight, the low half first
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _EPERM, _ENOSYS = 1, 38
 
@@ -140,12 +144,16 @@ def _filter_calls(libc: ctypes.CDLL) -> bool:
     known = _ARCHITECTURES.get(platform.machine())
     if known is None or struct.calcsize("P") != 8:
         return False
-    architecture, calls = known
+    architecture, calls, opening = known
     steps = [(_LOAD, 0, 0, 4), (_JUMP_EQUAL, 1, 0, architecture), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, 0)]
     steps += [(_JUMP_GREATER, 0, 1, _X32), (_RETURN, 0, 0, _KILL)]
-    steps += [(_JUMP_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _ERRNO | _ENOSYS)]
+    for number in (_CLONE3, _OPENAT2):
+        steps += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | _ENOSYS)]
     for number in sorted({*calls.values(), *_EVERYWHERE.values()}):
         steps += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | _EPERM)]
+    for number, place in opening.items():
+        steps += [(_JUMP_EQUAL, 0, 4, number), (_LOAD, 0, 0, _FIRST_ARGUMENT + 8 * place)]
+        steps += [(_JUMP_ANY_BIT, 0, 1, _CHANGING), (_RETURN, 0, 0, _ERRNO | _EPERM), (_RETURN, 0, 0, _ALLOW)]
     steps.append((_RETURN, 0, 0, _ALLOW))
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
     program = _Program(len(steps), ctypes.cast(code, ctypes.c_void_p))

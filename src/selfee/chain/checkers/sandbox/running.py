@@ -152,7 +152,8 @@ class _Pipes:
 
 def _start(role: str, folder: str, pipes: tuple[int, int], output: int) -> subprocess.Popen[bytes]:
     program = _START.format(folder=str(_FOLDER), role=role)
-    words = [sys.executable, "-I", "-S", "-B", "-c", program, *map(str, pipes)]
+    # Not isolated (-I): that would also ignore the seed, which gives sets the same order in every run.
+    words = [sys.executable, "-P", "-s", "-S", "-B", "-c", program, *map(str, pipes)]
     try:
         return subprocess.Popen(
             words,

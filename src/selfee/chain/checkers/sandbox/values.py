@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import struct
 from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from typing import IO, Any
@@ -48,6 +49,7 @@ class _Encoder:
         return self._collection(value, depth + 1)
 
     def _collection(self, value: Any, depth: int) -> Any:
+        kind: Any
         for kind, name in ((list, "l"), (tuple, "t"), (set, "s"), (frozenset, "z"), (deque, "q")):
             if isinstance(value, kind):
                 items = [self.encode(item, depth) for item in kind.__iter__(value)]
@@ -99,7 +101,7 @@ def _pairs(inner: Any) -> dict[Any, Any]:
     return {decode(key): decode(item) for key, item in inner}
 
 
-_DECODERS = {
+_DECODERS: dict[str, Callable[[Any], Any]] = {
     "i": lambda inner: int(inner, 16),
     "f": float.fromhex,
     "u": lambda inner: bytes.fromhex(inner).decode("utf-8", "surrogatepass"),
