@@ -183,6 +183,6 @@ def test_s8_the_page_may_load_nothing_from_elsewhere(server: Running) -> None:
     page = server.client.get("/")
     if page.status_code == 200:
         policy = page.headers["content-security-policy"]
-        assert "default-src 'self'" in policy
+        assert "default-src 'none'" in policy
         assert "frame-ancestors 'none'" in policy
         assert page.headers["x-content-type-options"] == "nosniff"

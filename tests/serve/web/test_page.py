@@ -151,13 +151,13 @@ def test_what_changed_is_shown_for_a_revision_and_for_any_two_versions(site: Sit
     page = open_page(site.url)
     ask(page)
     page.click("[aria-label='Changes of Revision 1']")
-    assert "reflects the ocean" in page.locator(".segment.final del").all_text_contents().__str__()
+    page.wait_for_selector(".segment.final del:has-text('reflects the ocean')")
     shown = page.locator(".segment.final .changes").evaluate(
         "node => [...node.children].filter(c => c.tagName !== 'DEL').map(c => c.textContent).join('')"
     )
     assert shown == SECOND
     page.click("[aria-label='Changes of Revision 1']")
-    assert page.locator(".segment.final .changes").count() == 0
+    page.wait_for_selector(".segment.final .changes", state="detached")
     assert page.locator(".segment.final ol li").count() == 3
     page.click("[data-act='more']")
     page.wait_for_selector("text=Revision 2")
@@ -176,6 +176,7 @@ def test_the_raw_text_can_be_seen(site: Site, open_page: Any) -> None:
     page = open_page(site.url)
     ask(page)
     page.click("[data-act='raw']")
+    page.wait_for_selector(".segment.final pre")
     assert page.locator(".segment.final pre").text_content() == SECOND
 
 

@@ -20,7 +20,7 @@ export class ChainView {
     this.chain = chain;
     this.actions = actions;
     this.number = ++counter;
-    this.views = new Map(); // segment id -> its elements
+    this.views = new Map(); // segment -> its elements; ids are the server's, and begin anew when it is restarted
     this.raw = false;
     this.showsForm = false;
     this.dirty = new Set();
@@ -43,7 +43,7 @@ export class ChainView {
 
   /** Draw what has changed, at the next frame; a segment's own text only where it is named. */
   update(segment = null) {
-    if (segment) this.dirty.add(segment.id);
+    if (segment) this.dirty.add(segment);
     this.all ||= !segment;
     if (this.frame) return;
     this.frame = requestAnimationFrame(() => {
@@ -62,16 +62,15 @@ export class ChainView {
     this.element.setAttribute("aria-busy", String(isLive(chain)));
     this.element.dataset.status = chain.status;
     this.element.querySelector(".model").textContent = chain.model;
-    const ids = new Set(chain.segments.map((segment) => segment.id));
-    for (const [id, view] of this.views) {
-      if (ids.has(id)) continue;
+    for (const [segment, view] of this.views) {
+      if (chain.segments.includes(segment)) continue;
       view.item.remove();
-      this.views.delete(id);
+      this.views.delete(segment);
     }
     for (const segment of chain.segments) {
-      const isNew = !this.views.has(segment.id);
+      const isNew = !this.views.has(segment);
       if (isNew) this.#add(segment);
-      if (isNew || this.all || this.dirty.has(segment.id)) this.#drawSegment(segment);
+      if (isNew || this.all || this.dirty.has(segment)) this.#drawSegment(segment);
     }
     this.#drawRibbon();
     this.#drawFoot();
@@ -80,7 +79,7 @@ export class ChainView {
   }
 
   #add(segment) {
-    const id = `segment-${this.number}-${segment.id}`;
+    const id = `segment-${++counter}`;
     const view = {
       title: h("h3", { id, tabindex: -1 }),
       chips: h("span", { class: "chips" }),
@@ -102,12 +101,12 @@ export class ChainView {
         view.body,
       ),
     );
-    this.views.set(segment.id, view);
+    this.views.set(segment, view);
     this.timeline.append(view.item);
   }
 
   #drawSegment(segment) {
-    const view = this.views.get(segment.id);
+    const view = this.views.get(segment);
     const delivered = deliveredOf(this.chain);
     const isFinal = !isLive(this.chain) && delivered === segment;
     const { item } = view;
@@ -220,7 +219,7 @@ export class ChainView {
   #drawRibbon() {
     const { chain } = this;
     const delivered = isLive(chain) ? null : deliveredOf(chain);
-    const told = chain.segments.map((one) => [one.id, one.open, one.verdict, one === delivered].join()).join(";");
+    const told = chain.segments.map((one) => [one.id, one.type, one.index, one.open, one.verdict, one === delivered].join()).join(";");
     renew(this.ribbon, told, () =>
       chain.segments.map((segment) => {
         const label = segment.type === "feedback" ? "Feedback" : titleOf(segment);
@@ -228,7 +227,7 @@ export class ChainView {
         return h(
           "li",
           { class: `${segment.type}${segment.open ? " open" : ""}${segment === delivered ? " final" : ""}`, data: { verdict: segment.verdict } },
-          button(label, () => this.views.get(segment.id)?.title.focus(), {
+          button(label, () => this.views.get(segment)?.title.focus(), {
             "aria-label": [titleOf(segment), state].filter(Boolean).join(", "),
           }),
         );
@@ -242,7 +241,7 @@ export class ChainView {
     const { chain } = this;
     const open = chain.segments.at(-1);
     if (open?.open) {
-      const view = this.views.get(open.id);
+      const view = this.views.get(open);
       if (view) view.meta.textContent = metaOf(open);
     }
     const tokens = chain.segments.reduce((sum, one) => sum + (one.tokens ?? one.pieces), 0);
