@@ -93,7 +93,7 @@ def test_points_of_reviews_go_to_the_texts_that_judges_saw(corpus: Path) -> None
 @pytest.mark.corpus
 @pytest.mark.slow
 def test_training_chains_of_mbpp_pass_as_often_as_the_specification_says(corpus: Path) -> None:
-    """The specification's figures (35.7 and 39.9 % pass, some 60 % of accepted answers fail) are about all 969 chains."""
+    """Its figures (35.7 and 39.9 % pass, some 60 % of accepted answers fail) are about all 969 chains."""
     recorded = read_recorded(corpus / "selfee" / "augmented" / "feedback_gpt_3.5_turbo_mbpp.jsonl")
     problems = read_problems(corpus / "public" / "mbpp.jsonl")
     checkers = {plain(each.question): checker_of(each, any_name=True) for each in problems}
