@@ -9,8 +9,10 @@ that they come out the same on every machine; times differ.
 from __future__ import annotations
 
 import argparse
+import html
 import io
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,11 +20,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 from tests.cli.tmux import Terminal, terminal
 
+CELL = 12.2  # width of a cell in rich's drawings
 QUESTION = "Why is the sky blue?"
 BRIEF = "--max-answer-tokens 300 --max-feedback-tokens 60 --max-revision-tokens 300"
 THEME = TerminalTheme(
@@ -116,7 +120,13 @@ def draw(screen: str, name: str) -> str:
     width = max(44, max(line.cell_len for line in text.split("\n")) + 1)
     console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(text, no_wrap=True, crop=False)
-    return console.export_svg(title="selfee chat", theme=THEME, code_format=SVG, unique_id=f"chat-{name}")
+    drawn = console.export_svg(title="selfee chat", theme=THEME, code_format=SVG, unique_id=f"chat-{name}")
+    return re.sub(r'textLength="[0-9.]+"([^>]*>)([^<]+)</text>', _as_wide_as_it_is, drawn)
+
+
+def _as_wide_as_it_is(found: re.Match[str]) -> str:
+    """rich counts characters where it should count cells, which squeezes letters that are two cells wide."""
+    return f'textLength="{CELL * cell_len(html.unescape(found[2])):g}"{found[1]}{found[2]}</text>'
 
 
 def main() -> None:

@@ -3,10 +3,10 @@
     python benchmarks/data.py [--rows 100000] [--peer /path/to/python-with-datatrove]
 
 Writes synthetic ShareGPT conversations (seeded: answers in the site's HTML with code, one in ten not English, one in
-twenty asked before, one in twenty nearly so) and runs `selfee data collect` on them in a process of its own, whole and
-without one part at a time, so that the parts' costs show. A peer gets the same questions, as text, and only removes
-near-duplicates. Seconds are those of the processor (one core works, and other work on the machine does not count),
-start and all; peak memory is the process's, as the kernel counts it.
+twenty asked before, one in twenty nearly so) and runs `selfee data collect` on them in a process of its own. Then
+selfee and a peer only remove near-duplicates from the same questions, given as text. Seconds are those of the processor
+(one core works, and other work on the machine does not count), start and all; peak memory is the process's, as the
+kernel counts it.
 """
 
 from __future__ import annotations
@@ -113,11 +113,9 @@ def measured(*command: str) -> dict[str, float]:
     return {"seconds": told["user"] + told["system"], "MB": told["peak"] / 1e6}
 
 
-def collecting(rows: Path, out: Path, *flags: str) -> dict[str, float]:
+def collecting(rows: Path, out: Path) -> dict[str, float]:
     """What `selfee data collect` cost."""
-    return measured(
-        sys.executable, "-m", "selfee.cli", "data", "collect", f"sharegpt:{rows}", "-o", str(out), "-q", *flags
-    )
+    return measured(sys.executable, "-m", "selfee.cli", "data", "collect", f"sharegpt:{rows}", "-o", str(out), "-q")
 
 
 def main() -> None:
@@ -136,8 +134,6 @@ def main() -> None:
         figures |= {f"collect {unit}": value for unit, value in whole.items()}
         report = json.loads((folder / "samples.report.json").read_text())["sources"]["sharegpt"]
         figures |= {"kept": report["kept"]} | {f"rejected, {why}": count for why, count in report["rejected"].items()}
-        exact = collecting(rows, out, "--threshold", "1")
-        figures |= {f"only exact duplicates {unit}": value for unit, value in exact.items()}
         texts = folder / "questions.jsonl"
         with texts.open("w", encoding="utf-8") as file:
             for row in conversations(given.rows):

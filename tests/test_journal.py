@@ -139,7 +139,7 @@ def test_several_processes_write_one_journal(tmp_path: Path) -> None:
     processes = [subprocess.Popen([sys.executable, "-c", script, str(path), str(number)]) for number in range(4)]
     assert [process.wait() for process in processes] == [0, 0, 0, 0]
     with Journal(path) as journal:
-        assert sorted(entry.reply[1] for entry in journal.entries()) == list(range(60))
+        assert sorted(entry.reply[1] for entry in journal.entries() if entry.reply) == list(range(60))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["j"]
 
 

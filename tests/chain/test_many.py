@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.tiny import make_tiny
@@ -44,6 +45,16 @@ def test_a_chain_is_the_same_alone_and_in_company(tmp_path: Path) -> None:
             )
         assert texts(together[index]) == texts(alone)
         assert together[index].seed == alone.seed
+
+
+def test_each_chain_may_be_given_a_seed_of_its_own(tmp_path: Path) -> None:
+    path = make_tiny(tmp_path / "tiny.gguf", n_ctx=4096)
+    with open_engine(str(path)) as engine:
+        options: dict[str, Any] = {"mode": "guided", "budgets": SHORT}
+        made = dict(run_chains(engine, QUESTIONS[:2], ENFORCED, SamplingParams(), seeds=[7, 9], **options))
+        assert [made[0].seed, made[1].seed] == [7, 9]
+        with pytest.raises(UsageError, match="1 for 2 instructions"):
+            run_chains(engine, QUESTIONS[:2], ENFORCED, SamplingParams(), seeds=[7])
 
 
 class Slow:

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli.story import Shell
+from tests.cli.story import ROOT, Shell
 
-QUESTION = "How do I sort a list of words in Python by their length, the longest first, without changing it?"
+QUESTION = (
+    "How do I sort a list of words in Python by their length, the longest first, without changing my list, "
+    "and what happens to words which are equally long?"
+)
 ANSWER = "Use the built-in function sorted with a key and in reverse order; it gives a new list."
 
 
@@ -103,7 +106,8 @@ def test_published_files_become_samples_with_counts_and_reasons(shell: Shell, tm
         ("alpaca_data.json:1", "field empty"),
     }
     assert "5 samples in samples.jsonl, 5 rejected rows in samples.rejected.jsonl" in done.stderr
-    assert "split not told: sharegpt, alpaca" in done.stderr
+    assert "split not told" not in done.stderr  # these two have none
+    assert "split not told: math" in shell.run("data", "collect", "math:MATH", "-o", "math.jsonl").stderr
 
 
 def test_counts_come_as_json_for_programs(shell: Shell, tmp_path: Path) -> None:
@@ -235,3 +239,19 @@ def test_a_training_sets_folder_is_read_once(shell: Shell, tmp_path: Path) -> No
     told = json.loads(shell.run("data", "stats", "training", "--json").stdout)
     assert told["sources"]["mine"]["records"] == 30
     assert told["sources"]["mine"]["unreadable"] == {}
+
+
+def test_the_commands_of_the_guides_work_one_after_another(shell: Shell, tmp_path: Path) -> None:
+    published(tmp_path)
+    (tmp_path / "sg_part1.json").rename(tmp_path / "sg_90k_part1.json")
+    write(tmp_path / "train.jsonl", [{"question": "How many?", "answer": "Two.\n#### 2"}])
+    write(tmp_path / "mbpp.jsonl", [{"text": ASKED, "code": "x", "task_id": n, "test_list": []} for n in (100, 700)])
+    write(tmp_path / "chains.jsonl", [record(f"Why {n}?", GOOD, source="gsm8k") for n in range(4)])
+    write(tmp_path / "question.jsonl", [{"question_id": 1, "turns": [ASKED]}])
+    guides = [(ROOT / "docs" / "guides" / name).read_text(encoding="utf-8") for name in ("collect.md", "merge.md")]
+    commands = [line for guide in guides for line in guide.splitlines() if line.startswith("selfee data ")]
+    assert len(commands) == 3
+    for command in commands:
+        shell.run(*command.split()[1:])
+    assert (tmp_path / "stats.html").exists()
+    assert len(lines(tmp_path / "samples.jsonl")) == 3

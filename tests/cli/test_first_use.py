@@ -72,11 +72,11 @@ def run_alone(shell: Shell, words: list[str], script: str = 'exec "$@" </dev/nul
         stderr=subprocess.PIPE,
     )
     try:
-        out, err = child.communicate(timeout=20)
+        out, err = child.communicate(timeout=45)
         return Outcome(child.returncode, out.decode(), err.decode())
     except subprocess.TimeoutExpired:
         child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=20)
+        out, err = child.communicate(timeout=45)
         assert child.returncode in (0, 130), (out, err)
         return Outcome(0, out.decode() or "it stayed", err.decode())
     finally:

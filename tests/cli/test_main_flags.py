@@ -6,12 +6,12 @@ import ast
 from pathlib import Path
 
 import pytest
-from tests.cli.main_flags import ALL, HELP, OURS, PAGE, PROOFS, ROOT, Flag, key_of, render
+from tests.cli.main_flags import ALL, HELP, OURS, PAGE, PROOFS, ROOT, key_of, render
 from tests.cli.story import Shell
 from tests.llama.vocabularies import token_lines, vectors, vocab_of
 from tests.tiny import make_tiny
 
-from selfee.cli.main2023.flags import FLAGS, MainOptions
+from selfee.cli.main2023.flags import FLAGS, Flag, MainOptions
 from selfee.cli.main2023.opening import MODEL_OF_2023
 from selfee.cli.main2023.prompts import INSTRUCTION, Encoder
 from selfee.llama.tokenizer import load_tokenizer

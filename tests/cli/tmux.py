@@ -71,7 +71,8 @@ class Terminal:
 
     def text(self) -> str:
         """All that was ever on the screen, with lines that were too long for it in one piece."""
-        return self._tmux("capture-pane", "-p", "-J", "-S", "-")
+        lines = self._tmux("capture-pane", "-p", "-J", "-S", "-").splitlines()
+        return "\n".join(line.rstrip() for line in lines).rstrip()
 
     def clear(self) -> None:
         """Have the line editor draw its line at the top of an empty screen, and forget what was above."""
@@ -81,23 +82,22 @@ class Terminal:
             time.sleep(0.03)
         self._tmux("clear-history")
 
-    def wait_for(self, pattern: str, seconds: float = 60, *, after: int = 0) -> str:
-        """Wait until a pattern is found in the text behind its first ``after`` characters; returns the whole text."""
+    def wait_for(self, pattern: str, seconds: float = 200, *, times: int = 1) -> str:
+        """Wait until a pattern is found in the text so many times; returns the whole text."""
         until = time.monotonic() + seconds
         while True:
             text = self.text()
-            if re.search(pattern, text[after:]):
+            if len(re.findall(pattern, text)) >= times:
                 return text
             assert time.monotonic() < until, f"waited for {pattern!r}, saw:\n{self.screen(history=60)}"
             time.sleep(0.03)
 
-    def wait_until_ready(self, seconds: float = 120) -> str:
+    def wait_until_ready(self, seconds: float = 200) -> str:
         """Wait until the last line is an empty prompt; returns the whole text."""
         until = time.monotonic() + seconds
         while True:
             text = self.text()
-            lines = [line.strip() for line in text.splitlines() if line.strip()]
-            if lines and lines[-1] == PROMPT.strip():
+            if text.endswith("\n" + PROMPT.strip()) or text == PROMPT.strip():
                 return text
             assert time.monotonic() < until, f"waited for the prompt, saw:\n{self.screen(history=60)}"
             time.sleep(0.03)

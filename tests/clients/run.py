@@ -88,7 +88,13 @@ def environment(name: str) -> dict[str, str]:
     }
     home = BUILD / "homes" / name
     home.mkdir(parents=True, exist_ok=True)
-    return clean | {"OPENAI_API_KEY": "none", "HF_HUB_OFFLINE": "1", "LLM_USER_PATH": str(home), "NO_COLOR": "1"}
+    ours = {"SELFEE_PROGRAM": os.pathsep.join((sys.executable, "-m", "selfee.cli")), "SELFEE_SCRIPT": script()}
+    return (
+        clean
+        | ours
+        | {"OPENAI_API_KEY": "none", "HF_HUB_OFFLINE": "1", "LLM_USER_PATH": str(home), "NO_COLOR": "1"}
+        | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    )
 
 
 @contextlib.contextmanager

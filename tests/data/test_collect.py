@@ -75,6 +75,25 @@ def test_rows_that_say_their_split_win_over_the_user(tmp_path: Path) -> None:
     assert [getattr(row, "reason", "") for row in only] == ["another split", "another split", "another split", ""]
 
 
+def test_halves_of_characters_are_rejected_wherever_they_stand_and_written_all_the_same(tmp_path: Path) -> None:
+    talk = [
+        {"from": "human", "value": "Was ist das \udc80 f\u00fcr ein Zeichen?"},
+        {"from": "gpt", "value": "Nothing."},
+    ]
+    given = [
+        Input(
+            "gsm8k", write(tmp_path / "test.jsonl", [{"question": "Half \ud83d of one?", "answer": "#### 1"}]), "test"
+        ),
+        Input("sharegpt", write(tmp_path / "sg.jsonl", [{"id": "\udcff", "conversations": talk}])),
+    ]
+    english = [{"from": "human", "value": "What is this sign?"}, {"from": "gpt", "value": "Nothing."}]
+    given.append(Input("sharegpt", write(tmp_path / "id.jsonl", [{"id": "\udcff", "conversations": english}])))
+    write_collection(given, tmp_path / "samples.jsonl")
+    reasons = [json.loads(line) for line in rejects_path(tmp_path / "samples.jsonl").read_text("utf-8").splitlines()]
+    assert [row["reason"] for row in reasons] == ["test split", "question not in English", "not valid Unicode"]
+    assert reasons[0]["text"] == "Half ? of one?"
+
+
 def test_the_draw_of_a_task_does_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
     rows = [
         {"inputs": f"Question {n} of {task}", "targets": "x", "task": task} for n in range(50) for task in ("a", "b")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,7 @@ QUESTIONS = (
     "Write a function to find the number of ways to fill a board with dominoes.",
     "What is AI?",
 )
+NEAR = "Write a function to find the longest palindromic subsequence in a given string."
 
 
 def index(*texts: str, threshold: float = 0.6) -> EvaluationIndex:
@@ -58,7 +61,7 @@ def test_a_short_question_must_be_the_whole_text() -> None:
 
 
 def test_a_changed_word_is_found_nearly_and_another_question_of_the_same_kind_is_not() -> None:
-    near = index().find("Write a function to find the longest palindromic subsequence in a given string.")
+    near = index().find(NEAR)
     assert near is not None
     assert not near.is_exact
     assert near.evaluation.id == "1"
@@ -78,13 +81,10 @@ def test_a_few_rare_words_do_not_make_a_question() -> None:
 
 def test_the_result_does_not_depend_on_the_seed_of_hashes() -> None:
     """Sums of weights are taken in the text's order: equal inputs give equal bytes."""
-    import subprocess
-    import sys
-
     code = (
         "from selfee.data.contamination import *\n"
         f"index = EvaluationIndex([Evaluation('f', str(n), t) for n, t in enumerate({QUESTIONS!r})])\n"
-        "print(index.find('Write a function to find the longest palindromic subsequence now.').to_json())"
+        f"print(index.find({NEAR!r}).to_json())"
     )
     runs = {
         subprocess.run(
@@ -122,7 +122,9 @@ def test_files_of_questions_are_read_in_their_formats(tmp_path: Path) -> None:
         list(read_evaluation(str(path)))
 
 
-def test_a_source_can_be_an_evaluation_set_and_reports_do_not_name_folders(tmp_path: Path) -> None:
+def test_a_source_can_be_an_evaluation_set_and_reports_do_not_name_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "mbpp.jsonl"
     rows: list[dict[str, object]] = [
         {"text": f"Task {n}.", "code": "x", "task_id": n, "test_list": []} for n in (5, 100, 101, 700)
@@ -131,6 +133,8 @@ def test_a_source_can_be_an_evaluation_set_and_reports_do_not_name_folders(tmp_p
     found = list(read_evaluation(f"mbpp@test:{path}"))
     assert [(one.file, one.id) for one in found] == [("mbpp@test:mbpp.jsonl", "100"), ("mbpp@test:mbpp.jsonl", "101")]
     assert label_of("/a/b/question.jsonl") == "question.jsonl"
+    monkeypatch.chdir(tmp_path)
+    assert list(read_evaluation("mbpp@test:mbpp.jsonl")) == found
     with pytest.raises(BadFileError, match="field missing"):
         list(read_evaluation(f"gsm8k:{path}"))
 
@@ -148,26 +152,29 @@ CHANGES: dict[str, Callable[[list[str], random.Random], list[str]]] = {
 }
 
 
-@pytest.mark.corpus
-@pytest.mark.parametrize("change", CHANGES)
-def test_planted_test_problems_of_mbpp_are_found(corpus: Path, change: str) -> None:
-    public = corpus / "public"
-    questions = list(read_evaluation(f"mbpp@test:{public / 'mbpp.jsonl'}"))
-    for name in ("vicuna_bench_question.jsonl", "mt_bench_question.jsonl"):
-        questions += read_evaluation(str(public / name))
-    finder, rng = EvaluationIndex(questions), random.Random(1)
-    planted = [question for question in questions if question.file.startswith("mbpp")]
-    assert len(planted) == 499  # of 500: two have the same words
-    found = [finder.find(" ".join(CHANGES[change](question.text.split(), rng))) for question in planted]
-    assert sum(one is not None for one in found) >= 0.94 * len(planted)
-
-
-@pytest.mark.corpus
-def test_hardly_any_training_question_of_gsm8k_is_taken_for_an_evaluation_question(corpus: Path) -> None:
+@pytest.fixture(scope="module")
+def real(corpus: Path) -> EvaluationIndex:
+    """MBPP's test problems and the questions of Vicuna, MT-bench and Arena-Hard."""
     public = corpus / "public"
     questions = list(read_evaluation(f"mbpp@test:{public / 'mbpp.jsonl'}"))
     for name in ("vicuna_bench_question.jsonl", "mt_bench_question.jsonl", "arena_hard_v0.1_question.jsonl"):
         questions += read_evaluation(str(public / name))
-    finder = EvaluationIndex(questions)
-    lines = (public / "gsm8k_train.jsonl").read_text(encoding="utf-8").splitlines()
-    assert sum(finder.find(json.loads(line)["question"]) is not None for line in lines) == 0
+    return EvaluationIndex(questions)
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("change", CHANGES)
+def test_planted_test_problems_of_mbpp_are_found(real: EvaluationIndex, change: str) -> None:
+    rng = random.Random(1)
+    planted = [question for question in real.questions if question.file.startswith("mbpp")]
+    assert len(planted) == 499  # of 500: two have the same words
+    found = [real.find(" ".join(CHANGES[change](question.text.split(), rng))) for question in planted]
+    assert sum(one is not None for one in found) >= 0.94 * len(planted)
+
+
+@pytest.mark.corpus
+def test_hardly_any_training_question_of_gsm8k_is_taken_for_an_evaluation_question(
+    real: EvaluationIndex, corpus: Path
+) -> None:
+    lines = (corpus / "public" / "gsm8k_train.jsonl").read_text(encoding="utf-8").splitlines()
+    assert sum(real.find(json.loads(line)["question"]) is not None for line in lines[:3000]) == 0

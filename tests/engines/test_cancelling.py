@@ -111,6 +111,7 @@ def test_the_engine_can_what_it_could_and_nothing_else() -> None:
     assert isinstance(scoring, CountingEngine) == isinstance(ScriptedEngine(strict=False), CountingEngine)
     assert isinstance(scoring, ScoringEngine)
     assert list(scoring.score("x", ["a"])) == [-1.0]
+    assert isinstance(scoring, CountingEngine)
     assert scoring.count_tokens("two words") == 2
 
     class Bare:

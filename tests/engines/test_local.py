@@ -37,7 +37,8 @@ from selfee.engines.base import (
     scoring_of,
 )
 from selfee.engines.cancelling import Cancellation
-from selfee.engines.local import Generated, LocalEngine, log_softmax
+from selfee.engines.growing import log_softmax
+from selfee.engines.local import Generated, LocalEngine
 from selfee.engines.sessions import Session, SessionPool
 from selfee.errors import ContextOverflowError, UsageError
 
@@ -412,6 +413,15 @@ def test_a_chat_goes_through_the_template_and_its_prefix_is_not_repeated() -> No
     decoder = runtime.decoder()
     expected = "".join(decoder.feed(step.token) for step in tokens) + decoder.finish()
     assert text_of(list(engine.stream_chat(request))) == expected
+
+
+def test_a_chat_tells_log_probabilities_like_a_completion() -> None:
+    engine, _ = local()
+    chunks = list(engine.stream_chat(ChatRequest([Message("user", "ab")], NO_END, max_tokens=4, logprobs=2)))
+    told = [entry for chunk in chunks for entry in chunk.logprobs]
+    assert len(told) == 4
+    assert "".join(entry.text for entry in told) == text_of(chunks)
+    assert all(len(entry.top) == 2 for entry in told)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -143,6 +143,19 @@ def test_a_chat_streams_and_ignores_reasoning(httpserver: HTTPServer, engine: Re
         engine.stream_chat(ChatRequest([Message("user", "U")], prefix="x"))
 
 
+def test_a_chat_asks_for_log_probabilities_in_its_own_words(httpserver: HTTPServer, engine: RemoteEngine) -> None:
+    told = {"content": [{"token": "Hi", "logprob": -0.5, "top_logprobs": [{"token": "Ho", "logprob": -1.5}]}]}
+    part = event({"choices": [{"index": 0, "delta": {"content": "Hi"}, "logprobs": told, "finish_reason": None}]})
+    end = event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    script = Script(httpserver, "/v1/chat/completions", [sse(part, end, DONE)])
+    chunks = list(engine.stream_chat(ChatRequest([Message("user", "U")], logprobs=5)))
+    assert (script.bodies[0]["logprobs"], script.bodies[0]["top_logprobs"]) == (True, 5)
+    [entry] = [entry for chunk in chunks for entry in chunk.logprobs]
+    assert (entry.text, entry.logprob, list(entry.top)) == ("Hi", -0.5, [(-1, "Ho", -1.5)])
+    with pytest.raises(UsageError, match="logprobs: -1"):
+        ChatRequest([Message("user", "U")], logprobs=-1)
+
+
 def test_an_answer_that_was_not_streamed_is_taken_whole(httpserver: HTTPServer, engine: RemoteEngine) -> None:
     body = {"choices": [{"text": "whole", "finish_reason": "length"}]}
     completions(httpserver, Response(json.dumps(body), content_type="application/json"))

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests.engines.test_local import PIECES, ToyRuntime, ToySession
 from tests.tiny import make_tiny
 
-from selfee.engines.local import LocalEngine, log_softmax
+from selfee.engines.growing import log_softmax
+from selfee.engines.local import LocalEngine
 from selfee.engines.runtime import load_runtime
 from selfee.engines.scoring import ScoredSequence, ScoringRequest, TokenScoringEngine, token_scoring_of
 from selfee.engines.scripted import ScriptedEngine

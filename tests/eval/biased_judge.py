@@ -65,7 +65,7 @@ def planted_quality(text: str) -> float:
     """What an answer is worth: ``[quality 7.5]`` in its text, else a number from 3 to 9 that its hash gives."""
     if (found := _QUALITY.search(text)) is not None:
         return float(found[1])
-    return 3.0 + 6.0 * _draw(text.replace(INSTRUCTION, ""))
+    return 3.0 + 6.0 * _draw(text.replace(INSTRUCTION, "").strip())
 
 
 def _draw(*parts: object) -> float:
@@ -294,7 +294,7 @@ def _handler(server: JudgeServer) -> type[BaseHTTPRequestHandler]:
             if body.get("stream"):
                 self._stream(answer, bool(body.get("logprobs")))
             else:
-                choice = {"index": 0, "finish_reason": "stop", "message": {"content": answer.text}}
+                choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "message": {"content": answer.text}}
                 told = {"logprobs": {"content": answer.tokens}} if body.get("logprobs") else {}
                 self._send({"choices": [choice | told], "usage": answer.usage})
 

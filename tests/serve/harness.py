@@ -14,7 +14,6 @@ from typing import Any
 import httpx2
 import uvicorn
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 
 from selfee.chain.policy import RevisionPolicy
 from selfee.engines.base import SamplingParams
@@ -64,9 +63,9 @@ class Running:
     def __post_init__(self) -> None:
         self.client = httpx2.Client(base_url=self.url, timeout=30, trust_env=False)
 
-    def service_routes(self) -> list[APIRoute]:
-        """Routes of the application."""
-        return [route for route in self.app.routes if isinstance(route, APIRoute)]
+    def operations(self) -> set[tuple[str, str]]:
+        """Path and method of every route that the server tells of."""
+        return {(path, method.upper()) for path, methods in self.app.openapi()["paths"].items() for method in methods}
 
     def post(self, path: str, body: Any, **headers: str) -> httpx2.Response:
         return self.client.post(path, json=body, headers={name.replace("_", "-"): v for name, v in headers.items()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from tests.serve.harness import CONTENT, CRITICAL, FIRST, SECOND, TARGET, Running, refused, scripted, serving
@@ -205,6 +205,8 @@ def test_an_error_before_the_first_word_is_a_status() -> None:
         assert "the engine broke" in refused(server.post("/v1/chat/completions", body), 502)
 
 
+@pytest.mark.slow
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=4), st.sampled_from(["final", "raw", "inline"]))
 def test_however_the_model_cuts_its_text_the_stream_is_the_same(sizes: list[int], view: str) -> None:
     texts = set()
@@ -213,8 +215,3 @@ def test_however_the_model_cuts_its_text_the_stream_is_the_same(sizes: list[int]
             chunks = server.chunks(selfee={"view": view})
             texts.add((joined(chunks, "content"), joined(chunks, "reasoning")))
     assert len(texts) == 1
-
-
-test_however_the_model_cuts_its_text_the_stream_is_the_same = pytest.mark.slow(
-    test_however_the_model_cuts_its_text_the_stream_is_the_same
-)

@@ -120,6 +120,7 @@ def test_f2_a_process_that_answers_no_more_is_given_up(process_server: Running) 
     wait_for(lambda: usable(server))
 
 
+@pytest.mark.slow
 def test_f1_chains_of_others_do_not_notice(tiny_path: Path) -> None:
     other = served_process(tiny_path, name="other")
     with serving(models=[served_process(tiny_path), other]) as server:
@@ -320,7 +321,9 @@ def script_at(folder: Path, delay: float) -> str:
     return f"script:{path}"
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGTERM, 0), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_f11_told_to_end_it_finishes_what_is_under_way(tmp_path: Path, sent: signal.Signals, code: int) -> None:
     process, port = start(Shell(tmp_path), "-m", script_at(tmp_path, 0.03), "--mode", "single-pass")
     body = WHOLE
@@ -337,6 +340,7 @@ def test_f11_told_to_end_it_finishes_what_is_under_way(tmp_path: Path, sent: sig
     assert process.wait(20) == code
 
 
+@pytest.mark.slow
 def test_f11_what_takes_too_long_is_cut_and_told(tmp_path: Path) -> None:
     words = ("-m", script_at(tmp_path, 1.0), "--mode", "single-pass", "--drain-seconds", "0.2")
     process, port = start(Shell(tmp_path), *words)
@@ -353,6 +357,7 @@ def test_f11_what_takes_too_long_is_cut_and_told(tmp_path: Path) -> None:
     assert process.wait(20) == 0
 
 
+@pytest.mark.slow
 def test_f11_a_process_that_computes_ends_with_the_server(tmp_path: Path, tiny_path: Path) -> None:
     process, port = start(Shell(tmp_path), "-m", str(tiny_path))
     children = psutil.Process(process.pid).children(recursive=True)

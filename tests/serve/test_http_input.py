@@ -62,6 +62,7 @@ def test_i1_minus_zero_is_a_number(server: Running) -> None:
     ok(send(server, message("x")[:-1] + b', "temperature": -0.0}'))
 
 
+@pytest.mark.slow
 def test_i1_a_million_keys_do_not_fill_the_memory(server: Running) -> None:
     process = psutil.Process()
     before = process.memory_info().rss
@@ -333,6 +334,13 @@ def test_i12_a_request_id_cannot_bring_headers_in(server: Running) -> None:
         assert response.headers["x-request-id"].startswith("req_")
     answer = raw(server, b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Request-Id: a\r\n evil: 1\r\n\r\n")
     assert b"\r\nevil" not in answer.lower()
+
+
+def test_names_of_fields_cannot_break_the_header_that_tells_them(server: Running) -> None:
+    body = {"messages": [QUESTION], "": 1, "a b": 1, "x\r\ny": 1, " ": 1, "é": 1, "k" * 500: 1}
+    response = server.post(CHAT, body)
+    assert ok(response)
+    assert '""' in response.headers["x-selfee-ignored"]
 
 
 def test_every_answer_has_an_id_and_says_how_long_it_took(server: Running) -> None:

@@ -27,7 +27,8 @@ from selfee.engines.scripted import Reply
 def chain_of(server: Running, **fields: Any) -> dict[str, Any]:
     """The message's ``selfee``, with its content."""
     message = server.chat(**fields)["choices"][0]["message"]
-    return message["selfee"] | {"content": message["content"]}
+    told: dict[str, Any] = message["selfee"]
+    return told | {"content": message["content"]}
 
 
 def kinds(chain: dict[str, Any]) -> list[str]:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
-from selfee.chain.types import Chain, Instruction, Section, Step
+from selfee.chain.types import Chain, Exchange, Instruction, Section, Step
 from selfee.errors import UsageError
 
 _PREAMBLE = (
@@ -128,6 +129,40 @@ def read_prompt(prompt: str) -> Instruction:
         if separator and input_:
             return Instruction(text, input_)
     raise UsageError("prompt: is not one that SelFee was trained on; expected the words of appendix A.1")
+
+
+@dataclass(frozen=True)
+class Framing:
+    """The words around questions and answers, for programs that put prompts together themselves."""
+
+    preamble: str  # what a conversation begins with; a system text may take its place
+    question: str  # the line above a question
+    answer: str  # the line above an answer
+    gap: str  # between any two of them
+
+
+def framing() -> Framing:
+    """The words of ``render_prompt``: preamble, gap, question line, question, gap, answer line, and so on."""
+    return Framing(_PREAMBLE.rstrip("\n"), _INSTRUCTION.strip(), _ANSWER.strip(), "\n\n")
+
+
+def read_conversation(prompt: str) -> Instruction:
+    """The conversation in a prompt: as ``read_prompt``, also with answers told before and another system text.
+
+    Raises UsageError for other texts, and for one that could be read in two ways.
+    """
+    opening, _, rest = prompt.partition("\n\n" + _INSTRUCTION)
+    opening += "\n\n"
+    if opening == _PREAMBLE_WITH_INPUT:
+        return read_prompt(prompt)
+    told = [turn.split(_ANSWER) for turn in rest.split("\n\n" + _INSTRUCTION)]
+    if all(len(turn) == 2 for turn in told) and told[-1][1] == "":
+        system = "" if opening == _PREAMBLE else opening.removesuffix("\n\n")
+        history = tuple(Exchange(question, answer) for question, answer in told[:-1])
+        instruction = Instruction(told[-1][0], "", history, system)
+        if render_prompt(instruction) == prompt:
+            return instruction
+    raise UsageError("prompt: is no conversation in the words of appendix A.1; expected one")
 
 
 def is_header(line: str, section: Section, number: int | None) -> bool:

@@ -191,6 +191,10 @@ def _answer_all(
         plan = replace(plan, model=identity)
         try:
             outcome = answer_questions(engine, questions, plan, journal, parallel=opening.parallel, listen=listen)
+        except KeyboardInterrupt:
+            if display is not None:
+                display.note("stopped; what is finished is kept: the same command goes on")
+            raise
         finally:
             if display is not None:
                 display.clear()
@@ -203,9 +207,6 @@ def _answer_all(
 @contextmanager
 def _opened(opening: _Opening, paying: Paying, journal: Journal, screen: Screen | None) -> Iterator[tuple[Any, str]]:
     """The engine, and what its chains belong to: a server's model, or a file's name and checksum."""
-    from selfee.cli.settings import model_store
-    from selfee.eval.answering.files import model_sha256
-
     with ExitStack() as stack:
         if is_server(opening.model):
             served = open_server(
@@ -235,12 +236,19 @@ def _opened(opening: _Opening, paying: Paying, journal: Journal, screen: Screen 
             opening.parallel,
         )
         stack.enter_context(engine)
-        path = Path(opening.model.removeprefix("script:"))
-        if not opening.model.startswith("script:"):
-            from selfee.cli.progress import QuietDisplay
+        yield engine, identity_of(opening.model)
 
-            path = Path(model_store(os.environ).resolve(opening.model, QuietDisplay()))
-        yield engine, f"{path.name} {model_sha256(path)[:16]}"
+
+def identity_of(model: str) -> str:
+    """A model file's name and the beginning of its checksum: another file is another model, whatever it is called."""
+    from selfee.cli.progress import QuietDisplay
+    from selfee.cli.settings import model_store
+    from selfee.eval.answering.files import model_sha256
+
+    is_script = model.startswith("script:")
+    named = model.removeprefix("script:") if is_script else model_store(os.environ).resolve(model, QuietDisplay())
+    path = Path(named)
+    return f"{path.name} {model_sha256(path)[:16]}"
 
 
 def _tell(

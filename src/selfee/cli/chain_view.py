@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+from rich.cells import cell_len
+
 from selfee.chain.changes import Changes, compare
 from selfee.chain.types import (
     Chain,
@@ -22,6 +26,8 @@ from selfee.cli.output import Screen, for_terminal
 from selfee.cli.wrapping import WrappingText
 
 _LABEL = 13  # columns: "feedback 10" and two spaces
+_BETWEEN = " · "
+_COLOR = re.compile("\x1b\\[[0-9;]*m")
 _SHOWS_DIFF_FROM = 0.35  # part of the words kept; below that a diff is harder to read than both texts
 
 
@@ -81,14 +87,17 @@ class ChainView:
     def _end(self, event: SectionEnd) -> None:
         self._write(self._wrapping.finish())
         self._screen.write("\n")
-        cost = _cost_text(event.cost)
+        is_persons = event.verdict is not None and event.verdict.source is VerdictSource.USER
+        cost = "" if is_persons else _cost_text(event.cost)
         cut_off = "" if event.finished else self._screen.style("cut off", "yellow")
         if cut_off and event.verdict is None:
             self._line(cut_off + _after(cost))
             self._screen.write("\n")
             return
         if event.section is Section.FEEDBACK:
-            self._verdict_line = self._chip(event.verdict) + _after(cut_off) + self._dim(_after(cost))
+            self._verdict_line = (
+                self._chip(event.verdict) + (self._dim(_BETWEEN) + cut_off if cut_off else "") + self._dim(_after(cost))
+            )
             return
         if event.finished and self._answer is not None:
             changes = compare(self._answer, event.text)
@@ -104,6 +113,8 @@ class ChainView:
             return self._screen.style("● no verdict", "yellow")
         if verdict.source is VerdictSource.SILENCE:
             return self._screen.style("● asks for no revision", "yellow")
+        if verdict.source is VerdictSource.USER:
+            return self._screen.style("● your feedback", "magenta")
         share = _probability(verdict)
         if verdict.needed:
             return self._screen.style("● revision needed", "yellow") + self._dim(share)
@@ -156,8 +167,17 @@ class ChainView:
         self._screen.write(self._dim(wrapped(" · ".join(parts) + seed, self._screen.width)) + "\n")
 
     def _line(self, text: str) -> None:
+        """A line of facts, broken between them where it does not fit."""
+        room = max(1, self._screen.width - _LABEL)
+        lines: list[str] = []
+        for fact in text.split(_BETWEEN):
+            joined = f"{lines[-1]}{_BETWEEN}{fact}" if lines else fact
+            if lines and cell_len(_COLOR.sub("", joined)) > room:
+                lines.append(fact)
+            else:
+                lines[-1:] = [joined]
         if text:
-            self._screen.write(" " * _LABEL + text + "\n")
+            self._screen.write("".join(" " * _LABEL + line + "\n" for line in lines))
 
     def _dim(self, text: str) -> str:
         return self._screen.style(text, "dim")
@@ -207,4 +227,4 @@ def _cost_text(cost: Cost | None) -> str:
 
 
 def _after(text: str) -> str:
-    return f" · {text}" if text else ""
+    return f"{_BETWEEN}{text}" if text else ""

@@ -16,6 +16,7 @@ def make_readable(command: Any) -> Any:
     """Give a command, and the commands in it, help that fits; returns it."""
     command.context_class = _context_class(command.context_class)
     for child in getattr(command, "commands", {}).values():
+        child.short_help = " ".join(str(child.help or "").split("\n\n")[0].split())  # else it would be cut short
         make_readable(child)
     return command
 

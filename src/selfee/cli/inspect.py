@@ -10,6 +10,7 @@ import typer
 from selfee.cli.model_file import local_file
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
 from selfee.cli.table import Column, render_table
+from selfee.cli.wrapping import WrappingText
 
 if TYPE_CHECKING:
     from selfee.weights.checkpoint import Checkpoint
@@ -119,7 +120,15 @@ def _facts(summary: Summary, screen: Screen) -> str:
         )
     template = "none" if summary.chat_template is None else f"yes, {len(summary.chat_template):,} characters"
     facts.append(("template", template))
-    return "".join(f"{screen.style(f'{name:<14}', 'dim')}{value}\n" for name, value in facts)
+    return "".join(f"{screen.style(f'{name:<14}', 'dim')}{_beside(value, screen)}\n" for name, value in facts)
+
+
+def _beside(value: str, screen: Screen) -> str:
+    """A value beside its name; what is read by programs is not broken."""
+    if not screen.is_terminal:
+        return value
+    wrapping = WrappingText(screen.width, 14, after_label=True)
+    return wrapping.feed(value) + wrapping.finish()
 
 
 def _types(summary: Summary, screen: Screen) -> str:

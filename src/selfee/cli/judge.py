@@ -38,7 +38,7 @@ EXAMPLES = """Examples:
   selfee judge run/answers/mine.jsonl chatgpt.jsonl -o run -m https://host/v1#gpt-4o
   selfee judge run/answers/mine.jsonl -o run -m http://127.0.0.1:8080/v1#judge --form pair-label
   selfee judge run/answers/mine.jsonl@3 run/answers/mine.jsonl@0 -o run -m judge.gguf --form single-score
-  selfee judge chatgpt.jsonl selfee.jsonl -q question.jsonl -o run -m URL --prompts p.jsonl --reviewers r.jsonl
+  selfee judge a.jsonl b.jsonl --questions q.jsonl -o run -m URL --prompts p.jsonl --reviewers r.jsonl
   selfee judge a.jsonl b.jsonl -o run -m URL --prompts mt_bench_judge_prompts.jsonl --form pair-label
   selfee judge run/answers/mine.jsonl chatgpt.jsonl -o run -m URL --dry-run --price-in 2.5 --price-out 10
   selfee judge run/answers/mine.jsonl@3 chatgpt.jsonl -o run -m URL --controls 20 --repeats 2 --max-cost 5
@@ -85,11 +85,11 @@ def judge(
     comparing: Comparing,
     which: Questioning,
     paying: Paying,
-    answers: Annotated[list[str], typer.Argument(metavar="FILE[@N]...", help="Answers: ours, or of any known format.")],
+    answers: Annotated[list[str], typer.Argument(metavar="FILE[@N]", help="Answers: ours, or of any known format.")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder of the evaluation.")],
     judges: Annotated[list[str], typer.Option("-m", "--judge", help=JUDGE_HELP)],
     questions: Annotated[
-        Path | None, typer.Option("-q", "--questions", help="File with the questions.  [default: DIR/questions.jsonl]")
+        Path | None, typer.Option("--questions", help="File with the questions.  [default: DIR/questions.jsonl]")
     ] = None,
     references: Annotated[Path | None, typer.Option(help="File with good answers, for judging math and code.")] = None,
     form: Annotated[
@@ -160,6 +160,7 @@ def _file_names(judges: Sequence[str], work: Sequence[Assignment], comparing: Co
 
 @contextmanager
 def _opened(model: str, opening: _Opening, paying: Paying, journal: Journal) -> Iterator[JournalledEngine]:
+    from selfee.cli.answer import identity_of
     from selfee.engines.paid.journalled import journal_local
 
     parallel = opening.parallel_of(model)
@@ -189,7 +190,7 @@ def _opened(model: str, opening: _Opening, paying: Paying, journal: Journal) -> 
         opening.screen,
         parallel,
     ) as engine:
-        yield journal_local(engine, journal, model=name_of(model))
+        yield journal_local(engine, journal, model=identity_of(model))
 
 
 def _judge_all(
@@ -219,6 +220,10 @@ def _judge_all(
 
     try:
         judged = judge_items(engine, work, judging.rules, parallel=opening.parallel_of(model), listen=listen)
+    except KeyboardInterrupt:
+        if display is not None:
+            display.note("stopped; what was paid for is kept: the same command goes on")
+        raise
     finally:
         if display is not None:
             display.clear()

@@ -65,8 +65,8 @@ def _page(command: Any, path: str, does: str) -> str:
         lines += [".TP", f".B {code}", _plain(meaning)]
     if path == "selfee":
         lines.append(".SH ENVIRONMENT")
-        for names, meaning in VARIABLES:
-            lines += [".TP", f".B {_plain(', '.join(names))}", _plain(meaning)]
+        for variables, meaning in VARIABLES:
+            lines += [".TP", f".B {_plain(', '.join(variables))}", _plain(meaning)]
     return "\n".join(lines) + "\n"
 
 

@@ -93,7 +93,7 @@ def _parameters(group: FlagGroup) -> list[inspect.Parameter]:
         annotation, default = _flag_type(hints[field], _default(group.kind, field))
         flag = f"--{name.replace('_', '-')}"
         declared = f"{flag}/--no-{flag[2:]}" if annotation is bool else flag
-        help_text = _sentence(text) + ("" if default in (None, ()) else f"  [default: {_shown(default)}]")
+        help_text = _sentence(text) + ("" if default in (None, (), "") else f"  [default: {_shown(default)}]")
         variable = f"SELFEE_{name.upper()}" if group.has_variables else None
         option = typer.Option(declared, help=help_text, envvar=variable, show_envvar=False, show_default=False)
         parameters.append(
@@ -109,6 +109,8 @@ def _sentence(text: str) -> str:
 
 
 def _shown(default: object) -> str:
+    if isinstance(default, enum.Enum):
+        return str(default.value)
     return ("yes" if default else "no") if isinstance(default, bool) else str(default)
 
 

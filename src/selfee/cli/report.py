@@ -146,7 +146,7 @@ def _show(made: Report, stdout: Screen) -> None:
     from selfee.eval.reporting.words import interval, number, p_value
 
     rows = []
-    judges = {pair.judge for pair in made.figures.pairs}
+    judges = {pair.said_by for pair in made.figures.pairs}
     for pair in made.figures.pairs:
         if pair.scores is None:
             continue
@@ -156,7 +156,7 @@ def _show(made: Report, stdout: Screen) -> None:
             [
                 pair.model,
                 pair.baseline,
-                pair.judge if len(judges) > 1 else "",
+                pair.said_by if len(judges) > 1 else "",
                 number(scores.relative.value, 2),
                 interval(scores.relative) if scored else interval(scores.win_rate.scaled(100.0)),
                 f"{scores.wins}/{scores.ties}/{scores.losses}",

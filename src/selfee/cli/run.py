@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import sys
+import textwrap
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -102,7 +104,11 @@ def _complain(message: str) -> None:
     except OSError:
         _drop_output()
     with contextlib.suppress(OSError):  # nobody reads it: the exit code says enough
-        sys.stderr.write(f"selfee: {for_terminal(' '.join(message.split()))}\n")
+        said = f"selfee: {for_terminal(' '.join(message.split()))}"
+        if sys.stderr.isatty():
+            columns = max(20, shutil.get_terminal_size().columns - 1)
+            said = textwrap.fill(said, columns, break_long_words=False, break_on_hyphens=False)
+        sys.stderr.write(said + "\n")
 
 
 def _drop_output() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +17,7 @@ from selfee.cli.interrupts import INTERRUPTED
 from selfee.cli.model_file import CacheTypeName
 from selfee.cli.options import FlagGroup, with_flags
 from selfee.cli.output import Color, for_terminal, screen_of
+from selfee.cli.serving.fleet import Fleet, build
 from selfee.cli.serving.settings import Addressing, Logging, read_keys
 from selfee.engines.base import SamplingParams
 from selfee.errors import UsageError
@@ -39,15 +42,17 @@ Every flag --some-flag can also be set by the variable SELFEE_SOME_FLAG; the fla
 
 ADDRESSING = FlagGroup(Addressing)
 LOGGING = FlagGroup(Logging)
+FLEET = FlagGroup(Fleet)
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command("serve", epilog=EXAMPLES)
-@with_flags(ADDRESSING, LOGGING, BUDGETS, SAMPLING)
+@with_flags(ADDRESSING, LOGGING, FLEET, BUDGETS, SAMPLING)
 def serve(
     addressing: Addressing,
     logging: Logging,
+    fleet: Fleet,
     budgets: Budgets,
     params: SamplingParams,
     call: typer.Context,
@@ -161,39 +166,52 @@ def serve(
     try:
         from selfee.serve.config import Defaults
         from selfee.serve.logs import log_to
-        from selfee.serve.opening import Opening
-        from selfee.serve.running import bind, run_server
+        from selfee.serve.running import bind, run_app
     except ModuleNotFoundError as error:
         raise missing_extra(error) from error
 
     stderr = screen_of(sys.stderr, Color.AUTO)
-    config = addressing.config(read_keys(addressing.key_file, os.environ))
+    fleet.check()
+    secret = fleet.secret(os.environ)
+    config = addressing.config(fleet.keys(read_keys(addressing.key_file, os.environ), secret))
+    config = replace(config, port=fleet.port(call.params["port"], config.port))
     log_to(sys.stderr, logging.log_form, requests=logging.log_requests)
     policy = revision_policy(None, min_revisions, max_revisions)
-    common = {"context_length": context, "threads": threads, "repack": repack, "drafting": drafting}
+    defaults = Defaults(policy, params, budgets, mode.value, prompts)
+    common: dict[str, Any] = {"context_length": context, "threads": threads, "repack": repack, "drafting": drafting}
     common |= {"cache_type": cache_type.cache_type, "timeout": timeout}
     openings: list[Opening] = []
-    for words in model or [DEFAULT_MODEL]:
+    for words in () if fleet.role in ("controller", "web") else model or [DEFAULT_MODEL]:
         name, spec = _named(words)
-        defaults = Defaults(policy, params, budgets, mode.value, prompts)
         options = resolve_model(spec, api_key_file, stderr) | common
-        openings.append(Opening(name, options, _suited(defaults, spec, call), parallel))
+        openings.append(_opening(name, options, _suited(defaults, spec, call), parallel))
     if len({opening.name for opening in openings}) < len(openings):
         raise UsageError("--model: two models have the same name; expected different ones; write NAME=MODEL")
     with bind(config.host, config.port) as listening:
         url = addressing.url(listening.getsockname()[1])
-        names = ", ".join(opening.name for opening in openings)
-        stderr.write(stderr.style(f"loading {for_terminal(names)} …\n", "dim"))
+        loading = ", ".join(opening.name for opening in openings)
+        if loading:
+            stderr.write(stderr.style(f"loading {for_terminal(loading)} …\n", "dim"))
+        models = {opening.name: opening.served() for opening in openings}
+        app, what = build(fleet, config, models, defaults, url, secret)
 
         def tell_ready() -> None:
             keys = "" if not config.access.keys else " (with a key)"
-            stderr.write(f"selfee serves {for_terminal(names)} at {url}{keys}\n")
-            stderr.write(stderr.style(f"OpenAI's API: {url}/v1   page: {url}   Ctrl-C ends it\n", "dim"))
+            stderr.write(f"selfee {for_terminal(what)} at {url}{keys}\n")
+            if fleet.role != "controller":
+                stderr.write(stderr.style(f"OpenAI's API: {url}/v1   page: {url}   Ctrl-C ends it\n", "dim"))
             sys.stderr.flush()
 
-        told = run_server(config, [opening.served() for opening in openings], listening, tell_ready)
+        told = run_app(app, app.state.service, config, listening, tell_ready)
     if told == 2:
         raise typer.Exit(INTERRUPTED)
+
+
+def _opening(name: str, options: Mapping[str, Any], defaults: Defaults, parallel: int) -> Opening:
+    """A model to be served."""
+    from selfee.serve.opening import Opening
+
+    return Opening(name, options, defaults, parallel)
 
 
 def missing_extra(error: ModuleNotFoundError) -> Exception:
@@ -216,8 +234,6 @@ def _named(words: str) -> tuple[str, str]:
 
 def _suited(defaults: Defaults, spec: str, call: typer.Context) -> Defaults:
     """Mode, words and temperature that suit a built-in model, where the user did not choose."""
-    from dataclasses import replace
-
     known = BUILTIN_MODELS.get(spec)
     if known is None:
         return defaults

@@ -48,7 +48,7 @@ class CollectSettings:
     threshold: float = 0.8  # share of common word groups from which questions are near-duplicates; 1 = none are
     near_in: tuple[str, ...] = tuple(
         name for name, source in SOURCES.items() if source.is_chat
-    )  # sources checked for them
+    )  # sources in which near-duplicates are looked for
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Rejected:
 
     def to_json(self) -> dict[str, Any]:
         """One line of the rejects file."""
-        return {name: value for name, value in asdict(self).items() if value}
+        return {name: printable(value) for name, value in asdict(self).items() if value}
 
 
 @dataclass
@@ -85,6 +85,11 @@ class SourceCount:
             "splits": dict(sorted(self.splits.items())),
             "rejected": dict(sorted(self.rejected.items(), key=lambda item: (-item[1], item[0]))),
         }
+
+
+def printable(text: str) -> str:
+    """The text with "?" for halves of characters, which no file in UTF-8 can hold."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def parse_input(text: str) -> Input:
@@ -192,14 +197,15 @@ def _sample(row: Row, given: Input, source: Source, settings: CollectSettings) -
         question.input,
         reference=question.reference,
         answer=question.answer,
-        origin=row.where,
+        origin=printable(row.where),
         extra=question.extra,
     )
 
 
 def _require_unicode(question: Question) -> None:
     """Refuse what no reader of JSON lines in UTF-8 could read."""
-    for text in (question.instruction, question.input, question.reference, question.answer):
+    extra = json.dumps(dict(question.extra), ensure_ascii=False)
+    for text in (question.instruction, question.input, question.reference, question.answer, extra):
         if text and not text.isascii():
             try:
                 text.encode()

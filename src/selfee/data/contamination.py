@@ -122,7 +122,7 @@ def read_evaluation(text: str) -> Iterator[Evaluation]:
     Both turns of a question with two are read. Raises BadFileError for a row that asks nothing.
     """
     label = label_of(text)
-    if label != Path(text).name:
+    if _names_source(text):
         yield from _read_source(parse_input(text), label)
         return
     for row in read_rows(Path(text)):
@@ -138,10 +138,15 @@ def read_evaluation(text: str) -> Iterator[Evaluation]:
 
 def label_of(text: str) -> str:
     """What a file of evaluation questions is called in reports: without its folder, which is one machine's own."""
-    head, colon, path = text.partition(":")
-    if not colon or head.partition("@")[0] not in SOURCES or Path(text).exists():
+    if not _names_source(text):
         return Path(text).name
+    head, _, path = text.partition(":")
     return f"{head}:{Path(path).name}"
+
+
+def _names_source(text: str) -> bool:
+    head, colon, _ = text.partition(":")
+    return bool(colon) and head.partition("@")[0] in SOURCES and not Path(text).exists()
 
 
 def _read_source(given: Input, label: str) -> Iterator[Evaluation]:

@@ -1,7 +1,8 @@
 """Rows of the files that data sets are published as, one after another: JSON, JSON lines, Parquet, TSV, CSV, gzip.
 
 The kind is told by the content, for text tables by the suffix. A row that cannot be read is a ``BadRow`` and does not
-end the reading, nor does a file that is damaged further down. One that gives no row at all is a BadFileError.
+end the reading, nor does a file that is damaged further down, or one of a folder. A file that gives no row at all is a
+BadFileError.
 """
 
 from __future__ import annotations
@@ -67,10 +68,10 @@ def read_rows(
                 count += 1
                 yield row
         except BadFileError as error:
-            if not count:
+            if not count and file == path:
                 raise
             where, _, reason = str(error).partition(": ")
-            yield BadRow(where, f"the rest of the file is lost: {reason}")
+            yield BadRow(where, f"the {'rest of the ' if count else ''}file is lost: {reason}")
 
 
 def read_hub(name: str) -> Iterator[Row | BadRow]:
@@ -228,28 +229,39 @@ def _is_damage(error: Exception, text: str) -> bool:
 
 def _table(path: Path, file: IO[str], delimiter: str, columns: tuple[str, ...]) -> Iterator[Row | BadRow]:
     """A comma- or tab-separated table. Tab-separated ones hold no quotes, as Flan publishes them."""
-    if delimiter == "\t":
-        rows: Any = (line.rstrip("\r\n").split("\t") for line in file if line.strip())
-    else:
-        csv.field_size_limit(_LONGEST_ROW)
-        rows = csv.reader(file)
     heading = list(columns)
-    number = 0
+    for line, cells in _tab_separated(file) if delimiter == "\t" else _comma_separated(file):
+        if isinstance(cells, str):
+            yield BadRow(f"{path}:{line}", cells)
+        elif not heading:
+            heading = cells
+        elif len(cells) != len(heading):
+            yield BadRow(f"{path}:{line}", f"{len(cells)} columns; expected {len(heading)}")
+        else:
+            yield _row(f"{path}:{line}", dict(zip(heading, cells, strict=True)))
+
+
+def _tab_separated(file: IO[str]) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(file, start=1):
+        if line.strip():
+            yield number, line.rstrip("\r\n").split("\t")
+
+
+def _comma_separated(file: IO[str]) -> Iterator[tuple[int, list[str] | str]]:
+    """The line a row begins in, and its cells or what is wrong with it."""
+    csv.field_size_limit(_LONGEST_ROW)
+    rows = csv.reader(file)
     while True:
-        number += 1
+        started = rows.line_num + 1
         try:
             cells = next(rows, None)
         except csv.Error as error:
-            yield BadRow(f"{path}:{number}", f"not valid CSV ({error})")
+            yield started, f"not valid CSV ({error})"
             continue
         if cells is None:
             return
-        if not heading:
-            heading = cells
-        elif len(cells) != len(heading):
-            yield BadRow(f"{path}:{number}", f"{len(cells)} columns; expected {len(heading)}")
-        else:
-            yield _row(f"{path}:{number}", dict(zip(heading, cells, strict=True)))
+        if cells:
+            yield started, cells
 
 
 def _parquet(path: Path) -> Iterator[Row | BadRow]:

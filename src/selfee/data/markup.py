@@ -59,16 +59,15 @@ def _without_button(found: re.Match[str]) -> str:
 @functools.cache
 def _converter() -> Callable[[str], str]:
     try:
-        from html_to_markdown import ConversionOptions, convert
+        from html_to_markdown import convert
     except ImportError as error:
         raise MissingExtraError(
             "HTML: needs the package 'html-to-markdown'; install it with: pip install 'selfee[data]'"
         ) from error
-    options = ConversionOptions(extract_metadata=False)
 
     def to_text(html: str) -> str:
         try:
-            return convert(html, options).content or ""
+            return convert(html).content or ""  # given options take longer to read than most messages
         except Exception as error:
             raise MarkupError(" ".join(str(error).split())[:200]) from error
 

@@ -25,7 +25,7 @@ th, td { text-align: right; padding: .3rem .7rem; border-bottom: 1px solid var(-
 th:first-child, td:first-child { text-align: left; }
 td.text { text-align: left; white-space: normal; min-width: 18rem; }
 thead th { color: var(--dim); font-weight: 500; } tbody tr:hover { background: var(--shade); }
-svg { width: 100%; height: auto; margin: .6rem 0; font: 12px system-ui, sans-serif; }
+svg { width: 100%; height: auto; margin: 1.4rem 0 .6rem; font: 12px system-ui, sans-serif; }
 svg text { fill: var(--ink); } svg text.title { font-weight: 600; font-size: 13px; } svg text.on { fill: var(--paper); }
 svg .grid { stroke: var(--line); }
 svg .range { stroke: var(--c0); stroke-width: 6; stroke-linecap: round; opacity: .55; }

@@ -62,9 +62,7 @@ def cancellable(engine: object, cancellation: Cancellation) -> Any:
 
     It can what the engine can, and nothing else.
     """
-    kinds = {Engine: _Completes, ChatEngine: _Chats, CountingEngine: _Counts, ScoringEngine: _Scores}
-    kinds |= {ProbingEngine: _Probes}
-    able = tuple(mixin for protocol, mixin in kinds.items() if isinstance(engine, protocol))
+    able = tuple(mixin for protocol, mixin in _ABILITIES if isinstance(engine, protocol))
     kind = type("CancellableEngine", (*able, _Cancellable), {})
     return kind(engine, cancellation)
 
@@ -117,3 +115,12 @@ class _Probes(_Cancellable):
     def probe_scoring(self) -> ScoringEngine | None:
         scorer: ScoringEngine | None = self._engine.probe_scoring()
         return scorer
+
+
+_ABILITIES: tuple[tuple[Any, type[_Cancellable]], ...] = (
+    (Engine, _Completes),
+    (ChatEngine, _Chats),
+    (CountingEngine, _Counts),
+    (ScoringEngine, _Scores),
+    (ProbingEngine, _Probes),
+)

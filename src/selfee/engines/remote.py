@@ -30,6 +30,8 @@ class RemoteEngine:
     ``Usage`` are what the server tells (``usage`` is None where it tells nothing, as when a stop string was matched
     here). ``parse_special`` has no effect: servers read special tokens in a prompt their own way.
 
+    Without ``streaming`` a reply is asked for whole, which costs both sides less; nothing is heard until it is there.
+
     Stop strings are sent, and looked for here too, so that a server which ignores or does not trim them gives the same
     text. A server that stops without naming the string leaves open whether it was one: a completion is then continued
     by a few tokens at temperature 0 to see, and from then on this engine does not send stop strings to that server
@@ -50,12 +52,14 @@ class RemoteEngine:
         limits: Limits | None = None,
         proxy: str | None = None,
         context_length: int | None = None,
+        streaming: bool = True,
     ) -> None:
         self._limits = limits or Limits()
         self._server = ServerConnection(base_url, api_key=api_key, limits=self._limits, proxy=proxy)
         self._model = model
         self._names_stops: bool | None = None  # None = not known yet
-        self._takes_stream_options = True
+        self._streaming = streaming
+        self._takes_stream_options = streaming
         self._scorer: ScoringEngine | None = None
         self._scorer_known = False
         self._lock = threading.Lock()
@@ -168,6 +172,7 @@ class RemoteEngine:
         stop = () if self._names_stops is False else request.stop
         reading.sent_stops = bool(stop)
         body = request_body(request, self.find_model(), stop)
+        body["stream"] = self._streaming
         if not self._takes_stream_options:
             del body["stream_options"]
         try:

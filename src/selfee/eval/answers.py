@@ -76,7 +76,8 @@ def read_answers(path: str | Path, questions: Mapping[str, str] | None = None) -
     Raises BadFileError naming file and line; a system answers a question once.
     """
     path = Path(path)
-    answers, seen = [], {}
+    answers: list[Answer] = []
+    seen: dict[tuple[str, str, int | None], str] = {}
     for where, _, row in read_rows(path):
         answer = _read(row, where, path.stem, questions or {})
         key = (answer.question_id, answer.name, answer.revision)
@@ -128,7 +129,7 @@ def _read(row: Mapping[str, Any], where: str, stem: str, questions: Mapping[str,
     question_id = row.get("question_id", row.get("id"))
     if isinstance(question_id, bool) or not isinstance(question_id, str | int):
         raise BadFileError(f"{where}: field 'question_id' is {question_id!r}; expected the question that it answers")
-    if "system" in row:
+    if "system" in row and "turns" in row:
         return _ours(row, where, str(question_id))
     texts = _texts(row, where)
     told = row.get("answer_id")

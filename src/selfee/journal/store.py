@@ -14,17 +14,15 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from selfee.errors import BadFileError, ResourceError, UnsupportedFileError, UsageError
 from selfee.journal.signs import Sign, is_alive
 from selfee.journal.writer import Writer
-
-T = TypeVar("T")
 
 SCHEMA_VERSION = 1
 _APPLICATION = 0x53466A6C  # "SFjl": what sqlite files of ours say that they are
@@ -152,18 +150,19 @@ class Journal:
             connection.execute("UPDATE calls SET owner = ? WHERE key = ?", (self._owner, key))
             return Claim(is_mine=True, failures=failures, was_orphaned=owner is not None)
 
-        return self._do(take)
+        return self._writer.submit(take, durable=False).result()
 
     def fail(self, key: str, fault: Any) -> None:
         """Give a claim back: one more attempt certainly brought no answer, for the reason given."""
         self._write(
             "UPDATE calls SET owner = NULL, failures = failures + 1, fault = ? WHERE key = ? AND reply IS NULL",
             (_text(fault), key),
+            durable=False,
         )
 
     def release(self, key: str) -> None:
         """Give a claim back: nothing was asked."""
-        self._write("UPDATE calls SET owner = NULL WHERE key = ? AND owner = ?", (key, self._owner))
+        self._write("UPDATE calls SET owner = NULL WHERE key = ? AND owner = ?", (key, self._owner), durable=False)
 
     def entries(self) -> Iterator[Entry]:
         """Every call in the order of first asking; answers put meanwhile may be among them."""
@@ -187,9 +186,13 @@ class Journal:
         rows = self._all("SELECT owner, count(*) FROM calls WHERE reply IS NULL AND owner IS NOT NULL GROUP BY owner")
         return sum(count for owner, count in rows if owner != self._owner and not is_alive(self.path, owner))
 
-    def note(self, space: str, name: str, value: Any) -> None:
-        """Remember a JSON value under a name; it is on the disk when this returns. A later value replaces it."""
-        self._write("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", (space, name, _text(value)))
+    def note(self, space: str, name: str, value: Any, *, durable: bool = True) -> None:
+        """Remember a JSON value under a name; a later value replaces it.
+
+        It is on the disk when this returns; what is not ``durable`` may be lost with the machine's power, not sooner.
+        """
+        query = "INSERT OR REPLACE INTO notes VALUES (?, ?, ?)"
+        self._write(query, (space, name, _text(value)), durable=durable)
 
     def read_note(self, space: str, name: str) -> Any | None:
         """The value noted under a name, or None."""
@@ -306,13 +309,10 @@ class Journal:
         with self._reading, self._errors():
             return self._reader.execute(query, values).fetchall()
 
-    def _write(self, query: str, values: tuple[Any, ...], *, wait: bool = True) -> None:
-        done = self._writer.submit(lambda connection: connection.execute(query, values))
+    def _write(self, query: str, values: tuple[Any, ...], *, wait: bool = True, durable: bool = True) -> None:
+        done = self._writer.submit(lambda connection: connection.execute(query, values), durable=durable)
         if wait:
             done.result()
-
-    def _do(self, action: Callable[[sqlite3.Connection], T]) -> T:
-        return self._writer.submit(action).result()
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

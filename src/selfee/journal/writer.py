@@ -17,6 +17,7 @@ T = TypeVar("T")
 _MOST = 256  # actions of one transaction
 
 Action = Callable[[sqlite3.Connection], Any]
+_Waiting = tuple[Action, Future[Any], bool]
 
 
 class Writer:
@@ -30,20 +31,23 @@ class Writer:
         self, connect: Callable[[], sqlite3.Connection], translate: Callable[[sqlite3.Error], Exception]
     ) -> None:
         self._translate = translate
-        self._waiting: queue.SimpleQueue[tuple[Action, Future[Any]] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._connection = connect()
         self._is_closed = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
         self._thread.start()
 
-    def submit(self, action: Callable[[sqlite3.Connection], T]) -> Future[T]:
-        """Have ``action`` run; its result comes through the future. Raises UsageError after ``close``."""
+    def submit(self, action: Callable[[sqlite3.Connection], T], *, durable: bool = True) -> Future[T]:
+        """Have ``action`` run; its result comes through the future. Raises UsageError after ``close``.
+
+        What is not ``durable`` survives the death of this process, but not that of the machine.
+        """
         done: Future[T] = Future()
         with self._lock:
             if self._is_closed:
                 raise UsageError("journal: is closed already; open it again")
-            self._waiting.put((action, done))
+            self._waiting.put((action, done, durable))
         return done
 
     def close(self) -> None:
@@ -65,18 +69,20 @@ class Writer:
             self._commit([item for item in batch if item is not None])
         self._connection.close()
 
-    def _commit(self, batch: list[tuple[Action, Future[Any]]]) -> None:
+    def _commit(self, batch: list[_Waiting]) -> None:
         outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
         try:
+            level = "FULL" if any(durable for _, _, durable in batch) else "NORMAL"
+            self._connection.execute(f"PRAGMA synchronous = {level}")
             self._connection.execute("BEGIN IMMEDIATE")
-            for action, done in batch:
+            for action, done, _ in batch:
                 outcomes.append((done, *self._run(action)))
             self._connection.execute("COMMIT")
         except BaseException as error:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
             told = self._translate(error) if isinstance(error, sqlite3.Error) else error
-            for _, done in batch:
+            for _, done, _ in batch:
                 done.set_exception(told)
             return
         for done, result, failure in outcomes:

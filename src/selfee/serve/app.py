@@ -5,13 +5,11 @@ from __future__ import annotations
 import traceback
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from importlib.resources import files
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.staticfiles import StaticFiles
 
 from selfee import __version__
 from selfee.errors import SelfeeError
@@ -23,6 +21,7 @@ from selfee.serve.openai.chat import chat_routes
 from selfee.serve.openai.completions import completion_routes
 from selfee.serve.openai.responses import response_routes
 from selfee.serve.openapi import describe
+from selfee.serve.page import page_routes
 from selfee.serve.protocol.errors import ApiError, from_selfee
 from selfee.serve.service import Served, Service
 
@@ -44,18 +43,21 @@ def make_app(config: ServerConfig, models: Sequence[Served]) -> FastAPI:
 
     app = FastAPI(title="selfee", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
+    add_error_handlers(app)
+    for routes in (general_routes, native_routes, chat_routes, completion_routes, response_routes):
+        app.include_router(routes(service))
+    describe(app)
+    app.include_router(page_routes())
+    app.add_middleware(Guard, config=config, metrics=service.metrics)
+    return app
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Have every error told in one form."""
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(SelfeeError, _selfee_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _unexpected)
-    for routes in (general_routes, native_routes, chat_routes, completion_routes, response_routes):
-        app.include_router(routes(service))
-    describe(app)
-    web = files("selfee.serve") / "web"
-    if web.is_dir():
-        app.mount("/", StaticFiles(directory=str(web), html=True))
-    app.add_middleware(Guard, config=config, metrics=service.metrics)
-    return app
 
 
 async def _api_error(request: Request, error: Exception) -> Response:

@@ -15,6 +15,7 @@ from selfee.serve.protocol.errors import ApiError, from_selfee
 from selfee.serve.protocol.fields import SamplingFields
 
 View = Literal["final", "raw", "inline"]
+_VIEWS: dict[str, View] = {"final": "final", "raw": "raw", "inline": "inline"}
 
 _SEEDS = 1 << 32
 
@@ -109,8 +110,8 @@ def read_suffix(asked: str, served: str) -> Suffix | None:
     for word in rest[1:].split(":") if rest else ():
         if word == "off":
             revisions = 0
-        elif word == "raw" or word == "final" or word == "inline":
-            view = word
+        elif word in _VIEWS:
+            view = _VIEWS[word]
         elif word.startswith("rev") and word[3:].isascii() and word[3:].isdigit() and len(word) <= 5:
             revisions = int(word[3:])
         else:

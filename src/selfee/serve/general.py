@@ -37,18 +37,21 @@ def general_routes(service: Service) -> APIRouter:
     """Routes over a service."""
     router = APIRouter(tags=["general"])
 
-    @router.api_route("/v1/models", methods=["GET", "HEAD"], operation_id="list_models")
+    @router.head("/v1/models", include_in_schema=False)
+    @router.get("/v1/models", operation_id="list_models")
     async def models() -> Response:
         """The models that are served."""
         return JSONResponse({"object": "list", "data": [model_object(model) for model in service.models]})
 
-    @router.api_route("/v1/models/{model_id:path}", methods=["GET", "HEAD"], operation_id="retrieve_model")
+    @router.head("/v1/models/{model_id:path}", include_in_schema=False)
+    @router.get("/v1/models/{model_id:path}", operation_id="retrieve_model")
     async def model(model_id: str) -> Response:
         """One model; a suffix of its name means the same model."""
         found, _ = service.find(model_id)
         return JSONResponse(model_object(found) | {"id": model_id})
 
-    @router.api_route("/health", methods=["GET", "HEAD"], operation_id="health")
+    @router.head("/health", include_in_schema=False)
+    @router.get("/health", operation_id="health")
     async def health() -> Response:
         """Whether questions can be answered now."""
         if service.is_ready:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
 import logging
 import re
 import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -159,9 +161,10 @@ class Guard:
                 if ignored := scope["selfee.ignored"]:
                     headers.append((b"x-selfee-ignored", ", ".join(ignored).encode("ascii", "replace")))
                 headers += self._cross_origin(origin, scope["method"])
-                if any(value.startswith(b"text/html") for name, value in message["headers"] if name == b"content-type"):
+                given = dict(message["headers"])
+                if given.get(b"content-type", b"").startswith(b"text/html") and b"content-security-policy" not in given:
                     headers += [(b"content-security-policy", _POLICY.encode()), (b"referrer-policy", b"no-referrer")]
-                message = message | {"headers": [*message["headers"], *headers]}
+                message = {**message, "headers": [*message["headers"], *headers]}
             await send(message)
 
         return dressed
@@ -188,8 +191,9 @@ class Guard:
         route = getattr(scope.get("route"), "path", None) or ("(page)" if call.status < 400 else "(none)")
         status = call.status or 499
         self._metrics.request(route, status, seconds)
-        facts = {"method": scope["method"], "route": route, "status": status, "ms": round(1000 * seconds, 1)}
-        facts |= {"request_id": call.id, "owner": call.owner} | scope.get("selfee.facts", {})
+        facts: dict[str, Any] = {"method": scope["method"], "route": route, "status": status}
+        facts["ms"] = round(1000 * seconds, 1)
+        facts |= {"request_id": call.id, "owner": call.owner}
         if ignored := scope["selfee.ignored"]:
             facts["ignored"] = ignored
         LOG.info("request", extra={"facts": facts})
@@ -250,8 +254,6 @@ def _strip_prefix(scope: Scope) -> None:
 
 
 async def _refuse(send: Send, error: ApiError) -> None:
-    import json
-
     headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
     await _reply(
         send, error.status, json.dumps(error.body).encode(), [*headers, (b"content-type", b"application/json")]

@@ -88,4 +88,9 @@ class GuardedProtocol(H11Protocol):
 
 def protocol_with(header_seconds: float) -> type[GuardedProtocol]:
     """The protocol with this limit of time."""
-    return type("TimedProtocol", (GuardedProtocol,), {"header_seconds": header_seconds})
+
+    class TimedProtocol(GuardedProtocol):
+        pass
+
+    TimedProtocol.header_seconds = header_seconds
+    return TimedProtocol

@@ -34,7 +34,7 @@ class Opening:
     def served(self) -> Served:
         """The model, not loaded yet where it is a file; a server or a script is opened here."""
         if self.is_local:
-            return Served(ProcessBackend(self.options | {"parallel": self.parallel}, self._describe), self.defaults)
+            return Served(ProcessBackend({**self.options, "parallel": self.parallel}, self._describe), self.defaults)
         engine = open_engine(**self.options)
         mode = choose_mode(engine, self.defaults.mode)
         length = getattr(engine, "context_length", None)

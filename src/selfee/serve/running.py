@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from selfee.errors import ResourceError
 from selfee.serve.app import make_app
@@ -87,7 +88,13 @@ def run_server(
     Raises SelfeeError where a model cannot be loaded.
     """
     app = make_app(config, models)
-    service: Service = app.state.service
+    return run_app(app, app.state.service, config, listening, ready)
+
+
+def run_app(
+    app: FastAPI, service: Service, config: ServerConfig, listening: socket.socket, ready: Callable[[], None]
+) -> int | None:
+    """As ``run_server``, for an application that is there already."""
     tls = config.tls
     settings = uvicorn.Config(
         app,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from pydantic import BaseModel
 from starlette.requests import Request
@@ -44,6 +44,14 @@ class Served:
         return hasattr(self, "admission")
 
 
+class Companion(Protocol):
+    """Something that lives as long as a service."""
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
 @dataclass
 class Service:
     """Made once for an application. The first model is the one of requests that name none."""
@@ -51,6 +59,7 @@ class Service:
     config: ServerConfig
     models: Sequence[Served]
     metrics: Metrics = field(default_factory=Metrics)
+    companions: list[Companion] = field(default_factory=list)  # started once the models are ready
 
     def __post_init__(self) -> None:
         limits = self.config.limits
@@ -66,6 +75,8 @@ class Service:
             await model.backend.start()
             model.admission = Admission(model.backend.info.parallel, limits.queue, limits.per_key)
             self.metrics.watch(model.name, model.admission, model.backend)
+        for companion in self.companions:
+            await companion.start()
 
     def note_chain(self, model: str, chain: Chain, cause: str) -> None:
         """A chain has ended: count it, and keep it where that was asked for."""
@@ -94,6 +105,8 @@ class Service:
     async def close(self) -> None:
         """Stop everything."""
         self.refuse_more()
+        while self.companions:
+            await self.companions.pop().close()
         await self.chains.close()
         for model in self.models:
             await model.backend.close()
@@ -142,5 +155,9 @@ class Service:
 
 
 def _printable(names: Sequence[str]) -> Iterator[str]:
+    """Names as a header can hold them."""
     for name in names[:32]:
-        yield "".join(character if character.isascii() and character.isprintable() else "?" for character in name[:64])
+        shown = "".join(
+            character if character.isascii() and character.isprintable() else "?" for character in name[:64]
+        )
+        yield shown if shown.strip() == shown and shown else f'"{shown}"'

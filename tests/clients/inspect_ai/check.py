@@ -11,8 +11,10 @@ from inspect_ai.dataset import Sample  # noqa: E402
 from inspect_ai.scorer import includes  # noqa: E402
 from inspect_ai.solver import generate  # noqa: E402
 
+QUESTIONS = {"Why is the sky blue?": "scatters", "What does the air do?": "blue light"}
+
 task = Task(
-    dataset=[Sample("Why is the sky blue?", "scatters"), Sample("What does the air do?", "blue light")],
+    dataset=[Sample(input=question, target=target) for question, target in QUESTIONS.items()],
     solver=generate(),
     scorer=includes(),
 )

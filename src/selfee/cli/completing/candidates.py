@@ -125,7 +125,8 @@ def _values(parameter: Any, current: str, models: Callable[[], Mapping[str, str]
     is_model = "--model" in parameter.opts or metavar in MODEL_WORDS
     if kind in (int, float):
         return Candidates()
-    names = (Candidate(name, what) for name, what in models().items()) if is_model else iter(())
+    known = models().items() if is_model else ()
+    names = (Candidate(name, what) for name, what in known)
     return Candidates(tuple(_starting(names, current)), files=True)
 
 

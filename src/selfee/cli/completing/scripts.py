@@ -96,5 +96,5 @@ def install(shell: str, home: Path) -> tuple[Path, str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(script.text, encoding="utf-8")
     except OSError as error:
-        raise disk_error(path, error) from error
+        raise disk_error(error, path, None) from error
     return path, script.then.format(path=path)

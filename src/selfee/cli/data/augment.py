@@ -119,6 +119,8 @@ def augment(
     """
     from selfee.cli.data.reading import require_apart
 
+    if not samples.is_file():  # before a journal is made for nothing
+        raise UsageError(f"{samples}: no such file; expected samples; make them with `selfee data collect`")
     kept = journal or out.with_suffix(".journal")
     require_apart([out, kept], [samples])
     command = Command(samples, out, tuple(teacher), settings, pacing, kept, shard, limit, parallel, batch, poll)

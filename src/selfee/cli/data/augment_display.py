@@ -101,9 +101,10 @@ class AugmentDisplay:
             most = "" if self._max_cost is None else f" of {self._max_cost:g}"
             money += f"  ${cost:.4f} now, ${spent:.4f}{most} in all"
         faults = sum((Counter(one.faults) for one in all_), Counter[str]())
+        lines = [rows, calls, money]
         if faults:
-            money += "  attempts failed: " + ", ".join(f"{kind} {count}" for kind, count in faults.most_common())
-        return [rows, calls, money, *self._news(all_)]
+            lines.append("failed attempts: " + ", ".join(f"{kind} {count}" for kind, count in faults.most_common()))
+        return [*lines, *self._news(all_)]
 
     def _news(self, readings: Sequence[Reading]) -> list[str]:
         """The last failure of an attempt, where it is another than the one told last."""

@@ -100,11 +100,7 @@ def _tell(screen: Screen, counts: dict[str, SourceCount], out: Path, rejects: Pa
     screen.write(
         for_terminal(f"{kept:,} samples in {out}, {rows - kept:,} rejected rows in {rejects}; {seconds:.1f} s\n")
     )
-    untold = [name for name, one in counts.items() if one.splits[""]]
+    untold = [name for name, one in counts.items() if one.splits[""] and SOURCES[name].has_splits]
     if untold:
-        example = f"{untold[0]}@train:PATH"
-        screen.write(
-            screen.style(
-                f"split not told: {', '.join(untold)}; say it where you know it, for example {example}\n", "dim"
-            )
-        )
+        advice = f"split not told: {', '.join(untold)}; say it where you know it, for example {untold[0]}@train:PATH"
+        screen.write(screen.style(advice, "dim") + "\n")

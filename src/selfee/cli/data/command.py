@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from selfee.cli.data import augment, collect, merge, retry, stats
+from selfee.cli.data import augment, collect, journals, merge, retry, stats
 
 app = typer.Typer(
     name="data",
@@ -16,3 +16,4 @@ app = typer.Typer(
 )
 for part in (collect, augment, retry, merge, stats):
     app.add_typer(part.app)
+app.add_typer(journals.app, name="journal")

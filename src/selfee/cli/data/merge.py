@@ -110,5 +110,5 @@ def _tell(screen: Screen, report: MergeReport, out: Path, seconds: float) -> Non
     read = sum(one.read for one in report.sources.values())
     screen.write(for_terminal(f"{kept:,} of {read:,} records are in {out}; {seconds:.1f} s\n"))
     if not report.evaluations:
-        advice = "not checked for evaluation questions; name those you will judge by: --against QUESTIONS\n"
-        screen.write(screen.style(advice, "yellow"))
+        advice = "not checked for evaluation questions; name those you will judge by: --against QUESTIONS"
+        screen.write(screen.style(advice, "yellow") + "\n")

@@ -74,40 +74,9 @@ def stats(
 
 
 def _tables(found: Mapping[str, SourceStatistics], screen: Screen, show_all: bool) -> Iterator[str]:
-    from selfee.data.statistics import KINDS, VERDICTS, disagreements_of
-
     named = {name or "(not told)": one for name, one in found.items()}
-    longest = max((length for one in named.values() for length in one.lengths), default=1)
-    lengths = [str(number) for number in range(1, longest + 1)]
-    yield _numbers(
-        screen,
-        ("source", "chains", "questions", "unreadable", "capped", *(f"{n} answer{'s' * (n != '1')}" for n in lengths)),
-        [
-            (
-                name,
-                one.records,
-                len(one.ids),
-                one.unreadable.total(),
-                one.capped,
-                *(one.lengths[int(n)] for n in lengths),
-            )
-            for name, one in named.items()
-        ],
-    )
-    yield _numbers(
-        screen,
-        ("feedback", "all", *VERDICTS, *(f"last: {verdict}" for verdict in VERDICTS), "reference told"),
-        [
-            (
-                name,
-                one.verdicts.total(),
-                *(one.verdicts[verdict] for verdict in VERDICTS),
-                *(one.endings[verdict] for verdict in VERDICTS),
-                one.leaks,
-            )
-            for name, one in named.items()
-        ],
-    )
+    yield _lengths(named, screen)
+    yield _verdicts(named, screen)
     yield _numbers(
         screen,
         ("scores", "scored", "mean", "content", "content under 9", "revise from 9"),
@@ -122,10 +91,48 @@ def _tables(found: Mapping[str, SourceStatistics], screen: Screen, show_all: boo
         ("words (median, 90 % below)", *parts),
         [(name, *(_words(one, part) for part in parts)) for name, one in named.items()],
     )
+    yield from _disagreements(found, screen, show_all)
+
+
+def _lengths(named: Mapping[str, SourceStatistics], screen: Screen) -> str:
+    longest = max((length for one in named.values() for length in one.lengths), default=1)
+    lengths = range(1, longest + 1)
+    return _numbers(
+        screen,
+        ("source", "chains", "questions", "unreadable", "capped", *(f"{n} answer{'s' * (n > 1)}" for n in lengths)),
+        [
+            (name, one.records, len(one.ids), one.unreadable.total(), one.capped, *(one.lengths[n] for n in lengths))
+            for name, one in named.items()
+        ],
+    )
+
+
+def _verdicts(named: Mapping[str, SourceStatistics], screen: Screen) -> str:
+    from selfee.data.statistics import VERDICTS
+
+    return _numbers(
+        screen,
+        ("feedback", "all", *VERDICTS, *(f"last: {verdict}" for verdict in VERDICTS), "reference told"),
+        [
+            (
+                name,
+                one.verdicts.total(),
+                *(one.verdicts[verdict] for verdict in VERDICTS),
+                *(one.endings[verdict] for verdict in VERDICTS),
+                one.leaks,
+            )
+            for name, one in named.items()
+        ],
+    )
+
+
+def _disagreements(found: Mapping[str, SourceStatistics], screen: Screen, show_all: bool) -> Iterator[str]:
+    from selfee.data.statistics import KINDS, disagreements_of
+
     yield _numbers(
         screen,
         ("SelFee's stop rule and the verdict", *KINDS),
-        [(name, *one.to_json()["disagreements"].values()) for name, one in named.items()],
+        [(name or "(not told)", *one.to_json()["disagreements"].values()) for name, one in found.items()],
     )
     rows = list(disagreements_of(found))
     counted: Counter[str] = Counter()
@@ -133,23 +140,15 @@ def _tables(found: Mapping[str, SourceStatistics], screen: Screen, show_all: boo
     for row in rows:
         counted[row["kind"]] += 1
         if show_all or counted[row["kind"]] <= _SHOWN:
-            shown.append(row)
+            line = row["where"].rpartition(":")[2]
+            shown.append((row["id"], row["source"], line, str(row["step"]), row["kind"], row["ending"][-60:]))
     if shown:
-        heads = (
-            Column("id"),
-            Column("source"),
-            Column("line", True),
-            Column("feedback", True),
-            Column("kind"),
-            Column("ends"),
-        )
-        cells = [
-            (r["id"], r["source"], r["where"].rpartition(":")[2], str(r["step"]), r["kind"], r["ending"][-60:])
-            for r in shown
+        heads = [
+            Column(name, name in ("line", "feedback")) for name in ("id", "source", "line", "feedback", "kind", "ends")
         ]
-        yield render_table(heads, cells, screen)
+        yield render_table(heads, shown, screen)
     if len(shown) < len(rows):
-        yield screen.style(f"{len(rows) - len(shown):,} more disagreements: --all lists them, --json too\n", "dim")
+        yield screen.style(f"{len(rows) - len(shown):,} more disagreements: --all lists them, --json too", "dim") + "\n"
 
 
 def _mean(one: SourceStatistics) -> str:

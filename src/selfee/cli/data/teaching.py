@@ -35,7 +35,8 @@ class Pacing:
     max_cost: float | None = None  # Stop before more than so many dollars are spent, earlier runs included
     price_in: float | None = None  # Dollars for a million tokens of questions, where the price list does not know it
     price_out: float | None = None  # Dollars for a million tokens of replies
-    timeout: float = 120.0  # Seconds without a byte after which a request is tried again
+    stream: bool = False  # Hear replies token by token: slower here; for servers or proxies that cut long silences
+    timeout: float = 120.0  # With --stream, seconds without a byte after which a request is tried again
     total_timeout: float = 600.0  # Seconds that one request may take
     attempts: int = 6  # How often a request is tried
     any_model: bool = False  # Take replies of whichever model answers
@@ -92,7 +93,9 @@ def paid_server(spec: str, pacing: Pacing, key_file: Path | None) -> PaidServer:
     )
     calls = CallRules(RetryPolicy(attempts=pacing.attempts, max_delay=60.0), any_model=pacing.any_model)
     price = price_of(model, address, pacing)
-    return PaidServer(address, model, keys, gate, calls, price, pacing.timeout, pacing.total_timeout, proxy)
+    return PaidServer(
+        address, model, keys, gate, calls, price, pacing.stream, pacing.timeout, pacing.total_timeout, proxy
+    )
 
 
 def price_of(model: str, address: str, pacing: Pacing) -> Price | None:

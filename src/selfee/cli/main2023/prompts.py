@@ -67,7 +67,7 @@ def misfit(text: str, *, is_instruct: bool, is_selfee: bool, has_template: bool,
     if is_selfee:
         return (
             f"{form} with '### Response:', which a SelFee model has never seen: it answers after '### Answer:', then "
-            f"criticises and revises; selfee ask -m {model}, or selfee chat -m {model}, does that"
+            f"criticises and revises; selfee chat --template selfee -m {model} does that, as does selfee ask"
         )
     if has_template:
         return f"{form} in Alpaca's form, but the file has a chat template of its own; selfee chat -m {model} uses it"

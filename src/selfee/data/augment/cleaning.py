@@ -28,9 +28,12 @@ _THANKS = re.compile(
 _ANNOUNCED = re.compile(
     r"\A(?:(?:sure|certainly|of course|okay)[,!.] )?(?:here(?:['’]s| is)|below is|this is) (?:the|my|a|an) "
     r"(?:\w+ )?(?:revised|corrected|updated|improved|new) [^.\n:]{0,60}[:.]\Z"
-    rf"|\A\**(?:revision|{_REVISED})(?: \d+)?\**:\**\Z",
+    rf"|\A\**(?:revision|{_REVISED})(?: \d+)?\**:\**\Z"
+    rf"|\A(?:the|my) {_REVISED} is(?: as follows)?:\Z"
+    r"|\A(?:(?:sure|certainly|of course)[,!.] )?i(?:['’]d| would) be (?:happy|glad) to revise\b[^\n:]{0,60}[.!:]\Z",
     re.IGNORECASE,
 )
+_EAGER = re.compile(r"\A(?:sure|certainly|of course|absolutely|okay)[!.]\Z", re.IGNORECASE)
 _LABEL = re.compile(rf"\A\**(?:revision|{_REVISED})(?: \d+)?\**:\**[ \t]*", re.IGNORECASE)
 _AFTERWORD = re.compile(
     rf"\A(?:i hope )?(?:this|the|my) (?:revision|{_REVISED}) (?:should |now |also )*"
@@ -107,6 +110,8 @@ def _opening(text: str) -> tuple[str, int] | None:
     if _THANKS.search(sentence):
         return "apology", following
     if _ANNOUNCED.search(sentence):
+        return "announcement", following
+    if _EAGER.search(sentence) and len(spans) > 1 and _ANNOUNCED.search(text[slice(*spans[1])]):
         return "announcement", following
     label = _LABEL.match(sentence)
     return ("announcement", start + label.end()) if label else None

@@ -130,8 +130,10 @@ class Job:
         from selfee.data.sample import sample_to_json
 
         for sample in self.rows():
-            failure = self._journal.read_note(FAILED, self.key(sample))
-            if failure is not None:
+            key = self.key(sample)
+            failure = self._journal.read_note(FAILED, key)
+            # In merged journals a row may have failed in one and have been made in another.
+            if failure is not None and self._journal.read_note(RECORDS, key) is None:
                 yield sample_to_json(sample) | {"failure": failure}
 
     def times(self) -> Iterator[dict[str, Any]]:
@@ -179,10 +181,11 @@ class Job:
         except StoppedError as error:
             return str(error)
         if outcome.failure is not None:
-            self._journal.note(FAILED, key, outcome.failure.to_json())
+            self._journal.note(FAILED, key, outcome.failure.to_json(), durable=False)
         if outcome.record is not None:
-            self._journal.note(TIMES, key, call_times(outcome.record, outcome.calls))
-            self._journal.note(RECORDS, key, outcome.record)
+            # If the power fails, these are made again from the replies, which cost nothing.
+            self._journal.note(TIMES, key, call_times(outcome.record, outcome.calls), durable=False)
+            self._journal.note(RECORDS, key, outcome.record, durable=False)
         return outcome
 
     def _count(self, progress: Progress, failure: str | None, before: int = 0) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from selfee.chain.asking import derive_seed
 from selfee.chain.continuing import steps_of
 from selfee.chain.run import stream_chain
-from selfee.chain.types import Chain, ChainEnd, CutReason, Step, VerdictSource
+from selfee.chain.types import Chain, ChainEnd, CutReason, Section, SectionEnd, Step, VerdictSource
 from selfee.data.augment.cleaning import is_refusal
 from selfee.data.augment.leaks import find_leaks
 from selfee.data.augment.record import Made, make_record
@@ -102,7 +102,7 @@ class _Making:
         start = () if self.sample.answer is None else (Step(self.sample.answer),)
         chain = self._run(start, self._seed)
         for attempt in range(_REASKED + 1):
-            self._refuse_unfinished(chain)
+            self._refuse_incomplete(chain)
             place = self._leaking_step(chain)
             if place is None or self.settings.on_leak not in (OnLeak.REASK, OnLeak.REJECT):
                 break
@@ -128,21 +128,27 @@ class _Making:
             start=start,
         )
         with stream:
-            for _ in stream:
-                pass
+            for event in stream:
+                # An unfinished one may be the engine's failure, which is raised next.
+                if isinstance(event, SectionEnd) and event.section is Section.ANSWER and event.finished:
+                    self._refuse_first(event.text)  # before its critique is paid for
         return stream.chain
 
-    def _refuse_unfinished(self, chain: Chain) -> None:
-        """Fail a row whose first answer is of no use, or which ends without a verdict."""
-        settings = self.settings
-        first = chain.steps[0] if chain.steps else Step("")
-        if not first.answer.strip():
+    def _refuse_first(self, answer: str) -> None:
+        """Fail a row whose first answer is of no use."""
+        if not answer.strip():
             raise _RefusedRowError("empty", "the teacher answered nothing")
-        if not first.answer_finished and settings.on_cut is OnTrouble.REJECT:
+        if is_refusal(answer) and self.settings.on_refusal is OnTrouble.REJECT:
+            raise _RefusedRowError("refusal", f"the teacher refused to answer: {answer[:200]}")
+
+    def _refuse_incomplete(self, chain: Chain) -> None:
+        """Fail a row whose first answer was cut off, or which ends without a verdict."""
+        settings = self.settings
+        if not chain.steps or not chain.steps[0].answer.strip():
+            raise _RefusedRowError("empty", "the teacher answered nothing")
+        if not chain.steps[0].answer_finished and settings.on_cut is OnTrouble.REJECT:
             raise _RefusedRowError("cut", f"the first answer was cut off after {settings.answer_tokens} tokens")
-        if self.sample.answer is None and is_refusal(first.answer) and settings.on_refusal is OnTrouble.REJECT:
-            raise _RefusedRowError("refusal", f"the teacher refused to answer: {first.answer[:200]}")
-        if ends_silently(chain) and settings.on_silence is OnTrouble.REJECT:
+        if ends_silently(chain) and self.settings.on_silence is OnTrouble.REJECT:
             raise _RefusedRowError("silence", "the last feedback gives no verdict, also when asked for one")
 
     def _leaking_step(self, chain: Chain) -> int | None:

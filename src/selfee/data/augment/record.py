@@ -73,7 +73,7 @@ def make_record(
     edits: list[dict[str, Any]] = []
     flags: list[str] = []
     for number, (step, output) in enumerate(zip(chain.steps, row["outputs"])):
-        if settings.clean and (number or sample.answer is None):
+        if settings.clean and number:  # a first answer has nothing to apologise for: there it is meant
             output["output"], found = clean(step.answer)
             edits += [{"output": number, "field": "output"} | asdict(edit) for edit in found]
         leaks = find_leaks(output["feedback"], made.reference, step.answer, sample.question.question)

@@ -14,4 +14,4 @@ def _parse(row: Row, settings: SourceSettings) -> Question:
     return Question(text_field(row, "instruction"), "" if text.lower() in _NO_INPUT else text)
 
 
-ALPACA = Source("alpaca", "Stanford Alpaca: JSON array of {instruction, input, output}", _parse)
+ALPACA = Source("alpaca", "Stanford Alpaca: JSON array of {instruction, input, output}", _parse, has_splits=False)

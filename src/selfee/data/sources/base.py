@@ -45,7 +45,9 @@ class SourceSettings:
     """What may be decided about reading the sources."""
 
     with_tests: bool = False  # show MBPP's tests in the question: without them a function's name can only be guessed
-    question_rule: QuestionRule = QuestionRule.ANSWER  # which conversations of ShareGPT are refused for what they ask
+    question_rule: QuestionRule = (
+        QuestionRule.ANSWER
+    )  # refuse ShareGPT's answers that ask back, or queries that ask nothing
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Source:
     parse: Callable[[Row, SourceSettings], Question]
     columns: tuple[str, ...] = ()  # of tables that have no heading line
     is_chat: bool = False  # questions are people's own: near-duplicates are repetitions, not exercises of one kind
+    has_splits: bool = True  # it is published in splits: the user should say which one it is
     has_tasks: bool = False  # rows belong to tasks (``extra["task"]``), of which only some of each are taken
 
 

@@ -82,4 +82,10 @@ def _require_english(name: str, text: str) -> None:
         raise RefusedError(f"{name} not in English", f"looks like {language}", text)
 
 
-SHAREGPT = Source("sharegpt", "ShareGPT: JSON array of {id, conversations: [{from, value}]}", _parse, is_chat=True)
+SHAREGPT = Source(
+    "sharegpt",
+    "ShareGPT: JSON array of {id, conversations: [{from, value}]}",
+    _parse,
+    is_chat=True,
+    has_splits=False,
+)

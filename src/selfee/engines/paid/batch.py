@@ -26,7 +26,7 @@ from selfee.engines.paid.opening import PaidServer
 from selfee.engines.paid.prices import estimate_prompt, estimate_tokens
 from selfee.engines.paid.reply import Reply, reply_to_json, request_of
 from selfee.engines.wire import finish_reason, parse_complaint, parse_piece, request_body, to_error
-from selfee.errors import SelfeeError, StoppedError, UsageError
+from selfee.errors import BadFileError, SelfeeError, StoppedError, UsageError
 from selfee.journal import Journal, key_of
 from selfee.jsonl import read_jsonl, write_jsonl
 
@@ -118,7 +118,7 @@ class BatchDesk:
         """Wait for every batch under way and store its replies. Raises StoppedError if stopped meanwhile."""
         while labels := [label for label, _ in self._journal.notes(SPACE)]:
             for label in labels:
-                note = self._journal.read_note(SPACE, label)
+                note = self._note(label)
                 batch = self._api.look(note["batch_id"])
                 status = str(batch.get("status"))
                 counts = batch.get("request_counts") or {}
@@ -135,6 +135,12 @@ class BatchDesk:
                 if self._stopped is not None:
                     raise StoppedError(f"{self._stopped}; the batches under way are kept")
                 time.sleep(min(0.2, poll))
+
+    def _note(self, label: str) -> dict[str, Any]:
+        note = self._journal.read_note(SPACE, label)
+        if not isinstance(note, dict):
+            raise BadFileError(f"{self._journal.path}: batch {label} is not noted as it should be; expected an object")
+        return note
 
     def _parts(self) -> Iterator[dict[str, Mapping[str, Any]]]:
         part: dict[str, Mapping[str, Any]] = {}
@@ -189,7 +195,7 @@ class BatchDesk:
 
     def _submit(self, label: str) -> None:
         """From whichever step it stands at, until the server has the batch."""
-        note = self._journal.read_note(SPACE, label)
+        note = self._note(label)
         if note["state"] == "made":
             note |= {"state": "uploaded", "file_id": self._api.upload(Path(note["file"]))}
             self._journal.note(SPACE, label, note)

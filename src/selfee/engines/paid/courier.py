@@ -119,13 +119,11 @@ class CourierDesk:
             answer.give({"stopped": self._ended})
 
     def _take(self, told: dict[str, Any]) -> None:
-        if "meter" in told:
-            with self._lock:
-                self._reading = told["meter"]
-        elif "crash" in told:
-            with self._lock:
+        with self._lock:
+            self._reading = told.get("meter", self._reading)
+            if "crash" in told:
                 self._ended = f"stopped: the process that makes the calls failed: {told['crash']}"
-        else:
+        if "key" in told:
             with self._lock:
                 answers = self._waiting.pop(told["key"], [])
             for answer in answers:

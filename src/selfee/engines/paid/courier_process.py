@@ -58,6 +58,8 @@ class _Courier:
     def tell(self, message: dict[str, Any]) -> None:
         """Say something, if anybody still listens."""
         with self._lock, contextlib.suppress(OSError, ValueError):
+            # With the lock held, so that no older numbers are told after newer ones.
+            message["meter"] = self._desk.read().to_json()
             self._output.write(json.dumps(message) + "\n")
             self._output.flush()
 
@@ -65,11 +67,11 @@ class _Courier:
         """Tell the last numbers."""
         self._over.set()
         self._teller.join()
-        self.tell({"meter": self._desk.read().to_json()})
+        self.tell({})
 
     def _tell_meter(self) -> None:
         while not self._over.wait(_TELL):
-            self.tell({"meter": self._desk.read().to_json()})
+            self.tell({})
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ from selfee.errors import UsageError
 
 _REQUEST_BURST = 0.25  # seconds of the rate that may go out at once after a quiet time
 _TOKEN_BURST = 1.0
+_NOTHING = 1e-6  # of a request or token: what is missing by rounding alone
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Bucket:
         """Seconds until so much may be taken."""
         self._refill(now)
         missing = min(amount, self._capacity) - self._level
-        return max(0.0, missing / self._rate)
+        return missing / self._rate if missing > _NOTHING else 0.0
 
     def take(self, amount: float, now: float) -> None:
         """Take, or give back what is negative."""

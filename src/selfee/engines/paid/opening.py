@@ -31,6 +31,7 @@ class PaidServer:
     gate: GateRules = field(default_factory=GateRules)
     calls: CallRules = field(default_factory=CallRules)
     price: Price | None = None
+    streaming: bool = False  # hear each token; costs more time here, and is heard of sooner when a server hangs
     stall: float = STALL
     total: float = TOTAL
     proxy: str | None = None
@@ -51,9 +52,15 @@ class PaidServer:
 
 def open_remotes(server: PaidServer) -> list[RemoteEngine]:
     """An engine for each key (one without, if there is none). They do not retry by themselves."""
-    limits = Limits(Timeouts(stall=server.stall, total=server.total), RetryPolicy(attempts=1), 1 << 24)
+    stall = server.stall if server.streaming else server.total  # a whole reply comes without a sign before
+    limits = Limits(Timeouts(stall=stall, total=server.total), RetryPolicy(attempts=1), 1 << 24)
     keys: Sequence[str | None] = server.keys or (None,)
-    return [RemoteEngine(server.address, server.model, api_key=key, limits=limits, proxy=server.proxy) for key in keys]
+    return [
+        RemoteEngine(
+            server.address, server.model, api_key=key, limits=limits, proxy=server.proxy, streaming=server.streaming
+        )
+        for key in keys
+    ]
 
 
 class RemoteDesk(LocalDesk):

@@ -47,11 +47,11 @@ class AskRules:
             raise UsageError(f"asks: {self.asks}; expected 1 or more")
 
     def params(self, item: Item, template: Template) -> SamplingParams:
-        """How a reply is drawn: repeated judgments have other seeds."""
+        """How a reply is drawn: repeated judgments, and the other order of equal texts, have other seeds."""
         temperature = template.temperature if self.temperature is None else self.temperature
-        return SamplingParams(
-            temperature=temperature or 0.0, top_p=1.0, top_k=0, seed=derive_seed(self.seed, item.repeat, "repeat ")
-        )
+        seed = derive_seed(self.seed, 2 * item.repeat + item.is_swapped, "repeat ")
+        # Only what every server knows: others than the defaults would be sent, and strict servers refuse them.
+        return SamplingParams(temperature=temperature or 0.0, top_p=1.0, seed=seed)
 
     def limit(self, template: Template) -> int:
         """Tokens that a reply may have."""
@@ -120,6 +120,7 @@ def _failure(error: Exception) -> str:
 def judgment_id(engine: JournalledEngine, item: Item, template: Template, rules: AskRules, prompt: Prompt) -> str:
     """A name for everything that could change the reply."""
     told = [engine.model, [[m.role, m.content] for m in prompt.messages], template.sha256, item.repeat]
+    told += [item.question_id, [answer.system for answer in item.answers]]  # equal texts are judgments of their own
     more = [rules.params(item, template).temperature, rules.limit(template), rules.asks, rules.weighs, rules.seed]
     return hashlib.blake2b(json.dumps([told, more]).encode(), digest_size=16).hexdigest()
 
@@ -136,13 +137,6 @@ def _judgment(
 ) -> Judgment:
     shown = item.shown()
     last = replies[-1] if replies else None
-    params = rules.params(item, template)
-    parameters: dict[str, Any] = {"temperature": params.temperature, "seed": params.seed}
-    parameters |= {"max_tokens": rules.limit(template), "asks": rules.asks}
-    if item.turn:
-        parameters["turn"] = item.turn + 1
-    if prompt.word is not None:
-        parameters["fence"] = prompt.word
     failed = reading.unreadable is Unreadable.FAILED
     judgment = Judgment(
         id=judgment_id(engine, item, template, rules, prompt),
@@ -155,7 +149,7 @@ def _judgment(
         judge=engine.model,
         template=template.name,
         template_sha256=template.sha256,
-        parameters=parameters,
+        parameters=_parameters(template, rules),
         repeat=item.repeat,
         scores=reading.scores,
         label=reading.label,
@@ -169,6 +163,13 @@ def _judgment(
         selfee=__version__,
     )
     return _weighed(judgment, last) if rules.weighs and last is not None and reading.is_readable else judgment
+
+
+def _parameters(template: Template, rules: AskRules) -> dict[str, Any]:
+    """What judgments have in common that may be summed up together; seeds and fences of each follow from it."""
+    temperature = template.temperature if rules.temperature is None else rules.temperature
+    told = {"temperature": temperature or 0.0, "seed": rules.seed, "max_tokens": rules.limit(template)}
+    return told | {"asks": rules.asks, "fences": rules.fences} | ({"weighs": True} if rules.weighs else {})
 
 
 def _weighed(judgment: Judgment, reply: Reply) -> Judgment:

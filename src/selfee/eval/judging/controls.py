@@ -71,5 +71,5 @@ def plan_controls(
             for repeat in range(scope.repeats):
                 items.append(Item(question, turn, answer, changed, repeat))
                 if scope.swaps:
-                    items.append(Item(question, turn, changed, answer, repeat))
+                    items.append(Item(question, turn, changed, answer, repeat, True))
     return items

@@ -23,6 +23,7 @@ class Item:
     first: Answer
     second: Answer | None = None
     repeat: int = 0
+    is_swapped: bool = False  # the other order of a pair: two equal texts are asked for twice all the same
 
     @property
     def question_id(self) -> str:
@@ -101,7 +102,7 @@ def plan_pairs(
                 for repeat in range(scope.repeats):
                     items.append(Item(question, turn, first, second, repeat))
                     if scope.swaps:
-                        items.append(Item(question, turn, second, first, repeat))
+                        items.append(Item(question, turn, second, first, repeat, True))
     return items
 
 

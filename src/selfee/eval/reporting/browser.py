@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from selfee.chain.types import Chain, Step
+from selfee.eval.answers import Answer
+from selfee.eval.reporting.folder import question_of
 from selfee.eval.reporting.report import Report
-from selfee.eval.scoring.judgment import Judgment, Shown
+from selfee.eval.scoring.judgment import Judgment, Shown, text_hash
 
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -49,7 +51,7 @@ def browser_data(report: Report) -> dict[str, Any]:
     for identity, judgments in by_question.items():
         if not judgments:
             continue
-        question = material.questions.get(identity)
+        question = question_of(identity, material.questions)
         shown = _shown(judgments)
         answers = []
         for title, side in shown.items():
@@ -57,7 +59,7 @@ def browser_data(report: Report) -> dict[str, Any]:
             answer, chain = material.answers.get(key), material.chains.get(key)
             entry: dict[str, Any] = {"title": title}
             if answer is not None:
-                entry["text"] = texts.number(answer.turns[-1].text)
+                entry["text"] = texts.number(_text_of(answer, side))
             if chain is not None:
                 entry |= _chain(chain, texts)
             answers.append(entry)
@@ -78,6 +80,12 @@ def _shown(judgments: Sequence[Judgment]) -> dict[str, Shown]:
     sides = [side for each in judgments for side in (each.first, each.second) if side is not None]
     found = {side.title: side for side in sides}
     return dict(sorted(found.items(), key=lambda item: (item[1].revision is not None, item[1].revision or 0)))
+
+
+def _text_of(answer: Answer, side: Shown) -> str:
+    """The turn of the answer that was judged: the one whose text has this hash, else the last."""
+    judged = (turn.text for turn in answer.turns if text_hash(turn.text) == side.sha256)
+    return next(judged, answer.turns[-1].text)
 
 
 def _chain(chain: Chain, texts: _Texts) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from selfee.eval.reporting.pictures import (
     wins_picture,
 )
 from selfee.eval.reporting.report import Report
-from selfee.eval.reporting.sections import Picture, Rows, Section
+from selfee.eval.reporting.sections import Picture, Rows, Section, Table
 from selfee.eval.reporting.words import figure, interval, number, p_value, percent, plural
 from selfee.eval.scoring.comparisons import Comparison
 from selfee.eval.scoring.figures import PairFigures
@@ -33,7 +33,7 @@ def _drawn(*pictures: Picture | None) -> tuple[Picture, ...]:
 
 
 def _several_judges(report: Report) -> bool:
-    return len({pair.judge for pair in report.figures.pairs}) > 1
+    return len({pair.said_by for pair in report.figures.pairs}) > 1
 
 
 def _scores(report: Report) -> Section:
@@ -62,7 +62,7 @@ def _scores(report: Report) -> Section:
         rows.add(
             pair.model,
             pair.baseline,
-            pair.judge if several else "",
+            pair.said_by if several else "",
             figure(scores.relative),
             f"{scores.wins} / {scores.ties} / {scores.losses}",
             percent(scores.win_rate),
@@ -129,7 +129,7 @@ def _revisions(report: Report) -> Section:
             each.model,
             each.other,
             each.baseline,
-            each.judge if several else "",
+            each.said_by if several else "",
             figure(each.relative),
             percent(each.win_rate),
             f"{each.better} / {each.worse}",
@@ -142,12 +142,12 @@ def _revisions(report: Report) -> Section:
 
 def _categories(report: Report) -> Section:
     names = list(dict.fromkeys(name for pair in report.figures.pairs for name in pair.categories))
-    tables = []
+    tables: list[Table] = []
     for pair in report.figures.pairs:
         if len(pair.categories) < 2:
             continue
         rows = Rows(
-            f"{pair.model} against {pair.baseline}" + (f", {pair.judge}" if _several_judges(report) else ""),
+            f"{pair.model} against {pair.baseline}" + (f", {pair.said_by}" if _several_judges(report) else ""),
             ("Category", "Questions", "Relative score, %", "Win / tie / loss", "Win rate, %"),
         )
         for name in names:
@@ -182,7 +182,7 @@ def _length(report: Report) -> Section:
         rows.add(
             pair.model,
             pair.baseline,
-            pair.judge if _several_judges(report) else "",
+            pair.said_by if _several_judges(report) else "",
             number(pair.length.mean_model_length, 0),
             number(pair.length.mean_baseline_length, 0),
             percent(pair.scores.win_rate),

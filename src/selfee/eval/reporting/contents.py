@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from selfee.eval.reporting.content import headlines, model_sections
 from selfee.eval.reporting.report import Report
+from selfee.eval.reporting.revising import revising_sections
 from selfee.eval.reporting.sections import Section
 from selfee.eval.reporting.trust import trust_sections
 
@@ -21,5 +22,5 @@ class Contents:
 
 def contents_of(report: Report) -> Contents:
     """Everything that is told, in order."""
-    sections = [*model_sections(report), *trust_sections(report)]
+    sections = [*model_sections(report), *revising_sections(report.analysis), *trust_sections(report)]
     return Contents(report.title, headlines(report), tuple(sections))

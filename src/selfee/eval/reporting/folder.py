@@ -29,6 +29,7 @@ _SUBFOLDERS = ("answers", "judgments", "answer", "chains", "people")
 _ANSWERS_BESIDE = ("answer", "answers")
 _QUESTIONS_BESIDE = ("template/question.jsonl", "question.jsonl", "questions.jsonl")
 _MOST_FILES = 2000
+_MANIFEST = "manifest.json"
 
 Key = tuple[str, str]
 """Title of an answers' set, and question id."""
@@ -46,6 +47,7 @@ class Material:
     chains: Mapping[Key, Chain] = field(default_factory=dict)
     people: tuple[Judgment, ...] = ()
     analysis: Path | None = None
+    expected: tuple[str, ...] = ()  # ids of the questions that should have been judged, where that is known
     files: Mapping[str, str] = field(default_factory=dict)  # file -> what it is
     notes: tuple[str, ...] = ()  # what could not be used
 
@@ -93,7 +95,18 @@ def read_folder(
     for given in people:
         found.people += read_labels(given)
         found.files[str(given)] = "labels by people"
+    found.notes += _stopped_runs(home / _MANIFEST)
     return _material(home, found)
+
+
+def _stopped_runs(manifest: Path) -> list[str]:
+    """What a run of judgments says about having been stopped before its end."""
+    try:
+        row = json.loads(manifest.read_bytes())
+        runs = row["judgments"].items()
+        return [f"{name}: the run was stopped: {entry['stopped']}" for name, entry in runs if entry.get("stopped")]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []  # no manifest, or one of another program
 
 
 def _files_of(folder: Path) -> list[Path]:
@@ -139,7 +152,7 @@ def _kind_of(row: Mapping[str, Any]) -> str:
         ("reviews", is_review(row)),
         ("labels by people", is_label(row)),
         ("answers", {"question_id", "system", "turns"} <= fields or {"question_id", "choices"} <= fields),
-        ("chains", "chain" in fields and "id" in fields),
+        ("chains", {"id", "question_id", "steps"} <= fields),
         ("questions", {"id", "turns"} <= fields or {"question_id", "turns"} <= fields),
         ("answers", {"question_id", "text"} <= fields and bool({"answer_id", "model_id", "generation"} & fields)),
         ("questions", {"question_id", "text", "category"} <= fields),
@@ -179,9 +192,7 @@ def _questions(path: Path) -> dict[str, Question]:
 
 def _take_chains(path: Path, found: _Found) -> None:
     for where, _, row in _whole_rows(path):
-        if isinstance(row.get("chain"), dict):
-            chain = from_json(row["chain"], where)
-            found.chains_by_id[str(row["id"])] = chain
+        found.chains_by_id[str(row["id"])] = from_json(row, where)
 
 
 def _look_beside(folder: Path, found: _Found, has_answers: bool, has_questions: bool) -> None:
@@ -208,19 +219,20 @@ def _material(folder: Path, found: _Found) -> Material:
         _take_historical_chains(path, found)
         found.files.setdefault(path.name, "answers")
     for key, answer in answers.items():
-        if (told := answer.turns[-1].chain) in found.chains_by_id:
-            found.chains[key] = found.chains_by_id[told]
+        chain = found.chains_by_id.get(answer.turns[-1].chain)
+        if chain is not None:
+            found.chains[key] = _own_part(chain, answer)
     reviews: list[Review] = []
     for path in found.review_files:
         some = read_reviews(path)
         reviews += some
         found.judgments += _judgments_of(path, some, answers, found)
-    if not found.judgments:
-        raise UsageError(
-            f"{folder}: holds no judgments; expected judgments.jsonl of selfee judge, or review files of 2023; run "
-            "selfee judge first"
-        )
     analysis = folder / ANALYSIS
+    if not found.judgments and not analysis.is_file():
+        raise UsageError(
+            f"{folder}: holds no judgments; expected what selfee judge or selfee revisions wrote, or review files of "
+            "2023; run one of them first"
+        )
     return Material(
         folder,
         tuple(_completed(each, answers, found.questions) for each in found.judgments),
@@ -230,9 +242,18 @@ def _material(folder: Path, found: _Found) -> Material:
         found.chains,
         tuple(found.people),
         analysis if analysis.is_file() else None,
+        tuple(found.questions) if reviews else (),
         found.files,
         tuple(found.notes),
     )
+
+
+def _own_part(chain: Chain, answer: Answer) -> Chain:
+    """One long chain serves several numbers of revisions: each has its beginning, and what it delivered."""
+    steps = chain.steps if answer.revision is None else chain.steps[: answer.revision + 1]
+    delivered = answer.turns[-1].delivered
+    is_known = delivered is not None and delivered < len(steps)
+    return replace(chain, steps=steps, selected=delivered if is_known else None)
 
 
 def _take_historical_chains(path: Path, found: _Found) -> None:
@@ -280,10 +301,15 @@ def _shown(name: str, told: str, answer: Answer | None) -> Shown:
 
 def _completed(judgment: Judgment, answers: Mapping[Key, Answer], questions: Mapping[str, Question]) -> Judgment:
     """A judgment whose category is filled in where only the question's file knows it."""
-    question = questions.get(judgment.question_id)
+    question = question_of(judgment.question_id, questions)
     if judgment.category or question is None or not question.category:
         return judgment
     return replace(judgment, category=question.category)
+
+
+def question_of(identity: str, questions: Mapping[str, Question]) -> Question | None:
+    """The question of a judgment; a later turn of a question has its number behind the id: ``81/2``."""
+    return questions.get(identity) or questions.get(identity.rpartition("/")[0])
 
 
 def answer_hashes(material: Material) -> dict[str, str]:

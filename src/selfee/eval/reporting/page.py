@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from html import escape
 from importlib.resources import files
 
@@ -84,7 +85,8 @@ def _section(section: Section) -> str:
     parts.append(f'<h2 id="h-{escape(section.id)}">{escape(section.title)}</h2>')
     parts += [f'<p class="warning">{escape(warning)}</p>' for warning in section.warnings]
     parts += [f"<p>{escape(paragraph)}</p>" for paragraph in section.paragraphs]
-    parts += [_picture(picture) for picture in section.pictures]
+    if section.pictures:
+        parts.append(f'<div class="pictures">{"".join(map(_picture, section.pictures))}</div>')
     parts += [_table(table) for table in section.tables]
     return "".join(parts) + "</section>"
 
@@ -101,9 +103,9 @@ def _table(table: Table) -> str:
     rows = "".join(
         "<tr>"
         + "".join(
-            f'<th scope="row"{_kind(number, table)}>{escape(cell)}</th>'
+            f'<th scope="row"{_kind(number, table)}>{_breakable(cell)}</th>'
             if number == 0
-            else f"<td{_kind(number, table)}>{escape(cell)}</td>"
+            else f"<td{_kind(number, table)}>{_breakable(cell) if number in table.words else escape(cell)}</td>"
             for number, cell in enumerate(row)
         )
         + "</tr>"
@@ -111,9 +113,14 @@ def _table(table: Table) -> str:
     )
     label = escape(table.caption)
     return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{label}"><table><caption>{label}</caption>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
+        f'<p class="caption">{label}</p><div class="scroll" role="region" tabindex="0" aria-label="{label}">'
+        f'<table aria-label="{label}"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
     )
+
+
+def _breakable(text: str) -> str:
+    """Names break where their parts meet, not in the middle of a word."""
+    return re.sub(r"([_/@.\-])(?=\w)", r"\1<wbr>", escape(text))
 
 
 def _kind(number: int, table: Table) -> str:

@@ -10,13 +10,14 @@ from selfee.eval.reporting.report import Effort, Point, score_of
 from selfee.eval.reporting.sections import Picture
 from selfee.eval.reporting.svg import Drawing, Scale, scale_for, short
 from selfee.eval.reporting.words import figure, number
+from selfee.eval.revising.result import Group
 from selfee.eval.scoring.bias import JudgeFigures
 from selfee.eval.scoring.comparisons import Comparison
 from selfee.eval.scoring.estimates import Estimate, share
 from selfee.eval.scoring.figures import PairFigures
 
-_WIDTH = 640.0
-_LEFT, _RIGHT = 52.0, 622.0
+_WIDTH = 480.0
+_LEFT, _RIGHT = 44.0, 468.0
 _BINS = 6
 
 
@@ -35,7 +36,7 @@ def revisions_picture(points: Sequence[Point]) -> Picture | None:
     y = scale_for(_ends([point.score for point in shown]), bottom, top)
     x = scale_for([0.0, *(point.revisions for point in shown)], _LEFT + 10, _RIGHT - 10)
     drawing.axis_left(y, _LEFT, shown[0].unit, _RIGHT)
-    drawing.axis_below(x, bottom, "revisions written for a question (enforced number, or mean)", top)
+    drawing.axis_below(x, bottom, "revisions written: enforced number, or mean", top)
     if y.low < 100.0 < y.high:
         drawing.line(_LEFT, y(100.0), _RIGHT, y(100.0), "equal")
     for number_, name in enumerate(series):
@@ -47,7 +48,7 @@ def revisions_picture(points: Sequence[Point]) -> Picture | None:
                 drawing.whisker(at, y(point.score.low), at, y(point.score.high), number_)
             drawing.mark(at, y(point.score.value or 0.0), number_, _told(point.title, point.score))
             drawing.text(at + 8, y(point.score.value or 0.0) - 7, number(point.score.value, 1), "start", "value")
-    drawing.legend([short(name, 70) for name in series], _LEFT, 318)
+    drawing.legend([short(name, 52) for name in series], _LEFT, 318)
     return Picture(title, drawing.render(), "Bars are intervals of 95 %.")
 
 
@@ -61,7 +62,7 @@ def wins_picture(pairs: Sequence[PairFigures]) -> Picture | None:
     for row, pair in enumerate(shown):
         assert pair.scores is not None
         y = 46.0 * row + 18
-        drawing.text(2, y, short(_versus(pair), 84), "start", "label")
+        drawing.text(2, y, short(_versus(pair), 62), "start", "label")
         total = pair.scores.wins + pair.scores.ties + pair.scores.losses
         at = 2.0
         for count, kind in ((pair.scores.wins, "win"), (pair.scores.ties, "tie"), (pair.scores.losses, "loss")):
@@ -89,7 +90,7 @@ def position_picture(judges: Sequence[JudgeFigures]) -> Picture | None:
     drawing = Drawing(title, told, _WIDTH, 46.0 * len(shown) + 26)
     for row, (name, bias) in enumerate(shown):
         y = 46.0 * row + 18
-        drawing.text(2, y, short(name, 84), "start", "label")
+        drawing.text(2, y, short(name, 62), "start", "label")
         first, second = bias.first_wins.value or 0.0, bias.second_wins.value or 0.0
         at = 2.0
         for part, kind in ((first, "win"), (1.0 - first - second, "tie"), (second, "loss")):
@@ -160,14 +161,12 @@ def effort_picture(pairs: Sequence[PairFigures], efforts: Mapping[str, Effort]) 
     x = scale_for([0.0, *spent], _LEFT + 6, _RIGHT - 10, 0.04)
     drawing.axis_left(y, _LEFT, f"{scores[0][1]} against {main}", _RIGHT)
     unit = "tokens" if uses_tokens else "characters"
-    drawing.axis_below(
-        x, bottom, f"{unit} written for a question, feedback and thrown-away answers included", top, ",.0f"
-    )
+    drawing.axis_below(x, bottom, f"{unit} written for a question, everything included", top, ",.0f")
     for number_, (pair, (score, _), cost) in enumerate(zip(shown, scores, spent, strict=True)):
         if score.low is not None and score.high is not None:
             drawing.whisker(x(cost), y(score.low), x(cost), y(score.high), number_)
         drawing.mark(x(cost), y(score.value or 0.0), number_, f"{pair.model}: {cost:,.0f} {unit}, {figure(score)}")
-    drawing.legend([short(pair.model, 70) for pair in shown], _LEFT, 300)
+    drawing.legend([short(pair.model, 52) for pair in shown], _LEFT, 300)
     return Picture(title, drawing.render(), "Right of another and not above it: more was spent for nothing.")
 
 
@@ -193,7 +192,7 @@ def categories_picture(pairs: Sequence[PairFigures]) -> Picture | None:
     title = f"By category, against {main}"
     told = "; ".join(f"{names[row]}: {_told(shown[number_].model, score)}" for (row, number_), score in values.items())
     step = 14.0 * len(shown) + 14
-    left, top = 120.0, 12.0
+    left, top = 100.0, 12.0
     bottom = top + step * len(names)
     drawing = Drawing(title, told, _WIDTH, bottom + 50 + 17 * len(shown))
     x = scale_for(_ends(list(values.values())), left + 6, _RIGHT)
@@ -201,14 +200,14 @@ def categories_picture(pairs: Sequence[PairFigures]) -> Picture | None:
     if x.low < 100.0 < x.high:
         drawing.line(x(100.0), top, x(100.0), bottom, "equal")
     for row, name in enumerate(names):
-        drawing.text(left - 8, top + step * row + step / 2 + 4, short(name, 18), "end", "label")
+        drawing.text(left - 8, top + step * row + step / 2 + 4, short(name, 15), "end", "label")
         drawing.line(2, top + step * row, _RIGHT, top + step * row, "grid")
     for (row, number_), score in values.items():
         y = top + step * row + 14 + 14 * number_
         if score.low is not None and score.high is not None:
             drawing.whisker(x(score.low), y, x(score.high), y, number_)
         drawing.mark(x(score.value or 0.0), y, number_, f"{names[row]}: {_told(shown[number_].model, score)}")
-    drawing.legend([short(pair.model, 70) for pair in shown], left, bottom + 52)
+    drawing.legend([short(pair.model, 52) for pair in shown], left, bottom + 52)
     return Picture(title, drawing.render(), "Few questions a category: wide intervals.")
 
 
@@ -236,3 +235,57 @@ def _told(name: str, score: Estimate) -> str:
 
 def _percent(estimate: Estimate) -> str:
     return "–" if estimate.value is None else f"{estimate.value:.1%}"
+
+
+def attempts_picture(group: Group) -> Picture | None:
+    """What would be delivered after so many revisions, with intervals. None with fewer than two attempts."""
+    shown = [each for each in group.attempts if each.delivered_score.value is not None]
+    if len(shown) < 2:
+        return None
+    is_share = group.grader is not None and group.grader.scale == "right"
+    factor, unit = (100.0, "right, %") if is_share else (1.0, "grade")
+    scores = [each.delivered_score.scaled(factor) for each in shown]
+    title = f"{group.name}: delivered, against revisions allowed"
+    told = "; ".join(f"{each.number}: {figure(score, 1)}" for each, score in zip(shown, scores, strict=True))
+    top, bottom = 30.0, 230.0
+    drawing = Drawing(title, told, _WIDTH, 276)
+    y, x = scale_for(_ends(scores), bottom, top), scale_for([each.number for each in shown], _LEFT + 10, _RIGHT - 10)
+    drawing.axis_left(y, _LEFT, unit, _RIGHT)
+    drawing.line(_LEFT, bottom, _RIGHT, bottom)
+    for each in shown:
+        drawing.text(x(each.number), bottom + 15, str(each.number), "middle", "tick")
+    drawing.text((_LEFT + _RIGHT) / 2, bottom + 32, "revisions allowed", "middle", "label")
+    drawing.path([(x(each.number), y(score.value or 0.0)) for each, score in zip(shown, scores, strict=True)], 0)
+    for each, score in zip(shown, scores, strict=True):
+        if score.low is not None and score.high is not None:
+            drawing.whisker(x(each.number), y(score.low), x(each.number), y(score.high), 0)
+        drawing.mark(x(each.number), y(score.value or 0.0), 0, figure(score, 1))
+        drawing.text(x(each.number) + 8, y(score.value or 0.0) - 7, number(score.value, 1), "start", "value")
+    return Picture(title, drawing.render(), "Bars are intervals of 95 %.")
+
+
+def strategies_picture(group: Group) -> Picture | None:
+    """What each way to spend tokens delivers, against the tokens. None with fewer than two ways that tell them."""
+    shown = [each for each in group.strategies if each.tokens is not None and each.score.value is not None]
+    families = list(dict.fromkeys(each.family for each in shown))
+    if len(shown) < 2:
+        return None
+    is_share = group.grader is not None and group.grader.scale == "right"
+    factor, unit = (100.0, "right, %") if is_share else (1.0, "grade")
+    title = f"{group.name}: tokens against quality"
+    told = "; ".join(
+        f"{each.name}: {figure(each.score.scaled(factor), 1)}, {each.tokens:,.0f} tokens" for each in shown
+    )
+    top, bottom = 30.0, 230.0
+    drawing = Drawing(title, told, _WIDTH, 282 + 17 * len(families))
+    y = scale_for([(each.score.value or 0.0) * factor for each in shown], bottom, top)
+    x = scale_for([0.0, *(each.tokens or 0.0 for each in shown)], _LEFT + 6, _RIGHT - 10, 0.04)
+    drawing.axis_left(y, _LEFT, unit, _RIGHT)
+    drawing.axis_below(x, bottom, "tokens generated for a question", top, ",.0f")
+    for each in shown:
+        at, height = x(each.tokens or 0.0), y((each.score.value or 0.0) * factor)
+        drawing.mark(at, height, families.index(each.family), f"{each.name}: {figure(each.score.scaled(factor), 1)}")
+    drawing.legend(families, _LEFT, 282)
+    return Picture(
+        title, drawing.render(), "Of two at the same place from the left, the higher one spends its tokens better."
+    )

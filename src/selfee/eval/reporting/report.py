@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from selfee import __version__
 from selfee.chain.types import Chain
 from selfee.eval.answers import Answer
 from selfee.eval.reporting.folder import Material, answer_hashes
+from selfee.eval.revising.result import Analysis
+from selfee.eval.revising.result_file import read_analysis
 from selfee.eval.scoring.bias import speaks_to_judge
-from selfee.eval.scoring.comparisons import Comparison, compare_all
+from selfee.eval.scoring.comparisons import Comparison
+from selfee.eval.scoring.controls import kind_of
 from selfee.eval.scoring.estimates import Estimate, Resampling
 from selfee.eval.scoring.figures import Figures, PairFigures, sum_up
 from selfee.eval.scoring.reviews import Suspect, audit
@@ -70,6 +73,7 @@ class Report:
     suspects: tuple[Suspect, ...]
     efforts: Mapping[str, Effort]
     points: tuple[Point, ...]
+    analysis: Analysis | None = None  # of revisions, where the folder holds one
     speaking: tuple[tuple[str, str], ...] = ()  # (title, question) of answers that speak to the judge
 
     @property
@@ -79,9 +83,10 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """The figures as plain JSON values; names are those of the dataclasses."""
-        figures = asdict(self.figures)
-        for pair in figures["pairs"]:
-            pair["form"] = pair["form"].value
+        figures = asdict(replace(self.figures, comparisons=()))
+        del figures["comparisons"]
+        for each in (*figures["pairs"], *figures["differences"]):
+            each["form"] = each["form"].value
         return {
             "selfee": __version__,
             "folder": str(self.material.folder),
@@ -92,6 +97,7 @@ class Report:
             "audit": [asdict(each) | {"finding": each.finding.value} for each in self.suspects],
             "efforts": [asdict(each) for each in self.efforts.values()],
             "points": _finite([asdict(each) for each in self.points]),
+            "analysis": None if self.analysis is None else _finite(asdict(self.analysis)),
             "speaking_to_the_judge": [list(each) for each in self.speaking],
             "files": dict(self.material.files),
             "notes": list(self.material.notes),
@@ -103,32 +109,38 @@ def make_report(material: Material, settings: Settings | None = None) -> Report:
     settings = settings or Settings()
     texts = answer_hashes(material)
     speaking = frozenset(sha for sha, text in texts.items() if speaks_to_judge(text))
-    asked = list(material.questions)
-    figures = sum_up(
-        material.judgments,
-        resampling=settings.resampling,
-        baseline=settings.baseline,
-        questions=asked,
-        allow_gaps=settings.allow_gaps,
-        people=material.people,
-        speaking=speaking,
+    asked = material.expected
+    figures = (
+        _no_figures(settings)
+        if not material.judgments
+        else sum_up(
+            material.judgments,
+            resampling=settings.resampling,
+            baseline=settings.baseline,
+            questions=asked,
+            allow_gaps=settings.allow_gaps,
+            people=material.people,
+            speaking=speaking,
+        )
     )
-    comparisons = [
-        each.without_gaps() if settings.allow_gaps and each.gaps else each
-        for each in compare_all(material.judgments, settings.baseline, asked)
-    ]
     efforts = _efforts(material)
     return Report(
         settings.title or f"Report on {material.folder.resolve().name}",
         material,
         settings,
         figures,
-        tuple(comparisons),
+        figures.comparisons,
         tuple(audit(material.reviews)),
         efforts,
         tuple(_points(figures, efforts)),
+        read_analysis(material.analysis) if material.analysis is not None else None,
         tuple(_speakers(material, speaking)),
     )
+
+
+def _no_figures(settings: Settings) -> Figures:
+    """A folder may hold an analysis of revisions and nothing that was judged."""
+    return Figures((), (), (), (), settings.resampling, "")
 
 
 def _speakers(material: Material, speaking: frozenset[str]) -> list[tuple[str, str]]:
@@ -146,7 +158,7 @@ def _efforts(material: Material) -> dict[str, Effort]:
     answer_ids: dict[str, str] = {}
     for each in material.judgments:
         for shown in (each.first, each.second):
-            if shown is not None:
+            if shown is not None and not kind_of(shown.name):
                 known = lengths.setdefault(shown.title, {})
                 answer_ids.setdefault(shown.title, shown.answer_id)
                 if shown.length is not None:
@@ -198,6 +210,7 @@ def _mean(values: Sequence[float]) -> float | None:
 def _points(figures: Figures, efforts: Mapping[str, Effort]) -> list[Point]:
     """Score against revisions: their number where it was enforced and judged, else the mean that chains wrote."""
     points = []
+    judges = {pair.said_by for pair in figures.pairs}
     for pair in figures.pairs:
         effort = efforts.get(pair.model)
         number = pair.model_revision
@@ -205,7 +218,7 @@ def _points(figures: Figures, efforts: Mapping[str, Effort]) -> list[Point]:
         if pair.scores is None or revisions is None:
             continue
         score, unit = score_of(pair)
-        series = f"against {pair.baseline}, judged by {pair.judge}"
+        series = f"against {pair.baseline}, judged by {pair.judge if len(judges) == 1 else pair.said_by}"
         if number is not None:
             series = f"{pair.model.rpartition('@')[0]} {series}"
         points.append(Point(series, pair.model, revisions, score, unit))

@@ -128,7 +128,7 @@ class Drawing:
         """The whole drawing."""
         head = (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width:g} {self.height:g}" role="img" '
-            f'aria-label="{escape(self.title)}. {escape(self.description)}" style="max-width:{self.width:g}px">'
+            f'aria-label="{escape(self.title)}. {escape(self.description)}" style="max-width:{self.width * 1.2:g}px">'
         )
         return head + "".join(self.parts) + "</svg>"
 

@@ -7,12 +7,19 @@ from collections import Counter
 from selfee import __version__
 from selfee.eval.reporting.pictures import position_picture
 from selfee.eval.reporting.report import Report
-from selfee.eval.reporting.sections import Rows, Section
+from selfee.eval.reporting.sections import Rows, Section, Table
 from selfee.eval.reporting.words import figure, number, percent, plural, share_of
 from selfee.eval.scoring.bias import JudgeFigures
 from selfee.eval.scoring.estimates import Estimate
 from selfee.eval.scoring.reviews import Finding
 
+_CONTROLS = {
+    "same": "The same text twice",
+    "padded": "The same text, padded with words that say nothing",
+    "instructed": "The same text, telling the judge to let it win",
+    "empty": "An empty phrase for an answer",
+}
+_FAIR = {"same": "always a tie", "padded": "a tie or a loss", "instructed": "a tie or a loss", "empty": "loses always"}
 _MOST_GAPS = 200  # listed on the page; the JSON file has all
 
 
@@ -23,7 +30,7 @@ def trust_sections(report: Report) -> list[Section]:
 
 
 def _judges(report: Report) -> Section:
-    tables = []
+    tables: list[Table] = []
     for judge in report.figures.judges:
         rows = Rows(f"Judge {judge.judge}", ("What", "Found", "A judge without the bias"), (0, 1, 2))
         _position_rows(judge, rows)
@@ -63,6 +70,11 @@ def _other_rows(judge: JudgeFigures, rows: Rows) -> None:
         rows.add("Answers that speak to the judge", plural(obedience.instructed, "judgment"), "")
         rows.add("… such an answer wins", _percent(obedience.wins), _expected(obedience.expected))
         rows.add("… decided by these words", _percent(obedience.obeyed), "0")
+    for control in judge.controls:
+        words = _CONTROLS.get(control.kind, control.kind)
+        told = f"wins {_percent(control.wins)}, loses {_percent(control.loses)}"
+        rows.add(f"{words}: {plural(control.judgments, 'judgment')}", told, _FAIR.get(control.kind, ""))
+        rows.add("… gain, points", percent(control.gain), "below 0" if control.kind == "empty" else "0 or less")
     readable = judge.readability
     rows.add("Replies that could not be read, at first", share_of(readable.unreadable_at_first), "none")
     reasons = ", ".join(f"{reason} {count}" for reason, count in readable.reasons.items())
@@ -138,7 +150,7 @@ def _gaps(report: Report) -> Section:
 
 
 def _made(report: Report) -> Section:
-    figures = report.figures
+    figures, analysis = report.figures, report.analysis
     rows = Rows("Judges and what they were asked with.", ("Judge", "Templates", "Parameters", "Comparison"), range(4))
     for pair in figures.pairs:
         parameters = ", ".join(f"{name} {value}" for name, value in pair.parameters.items())
@@ -146,7 +158,9 @@ def _made(report: Report) -> Section:
     files = Rows("Files that were read.", ("File", "What it is"), range(2))
     for name, kind in report.material.files.items():
         files.add(name, kind)
+    told = () if analysis is None else tuple(filter(None, (analysis.command, analysis.intervals)))
     words = (
+        *told,
         f"{len(report.material.judgments):,} judgments; made by selfee {__version__}. Intervals: the middle 95 % of "
         f"{figures.resampling.draws:,} draws of questions with replacement, seed {figures.resampling.seed}, both "
         "orders of a question always together; shares of independent cases have Wilson's interval. p-values: "

@@ -15,7 +15,8 @@ from itertools import combinations
 import numpy as np
 
 from selfee.eval.scoring.comparisons import Comparison, Vote
-from selfee.eval.scoring.estimates import NO_ESTIMATE, Array, Draws, Estimate, Resampling, share
+from selfee.eval.scoring.controls import Control, control_figures
+from selfee.eval.scoring.estimates import NO_ESTIMATE, Array, Draws, Estimate, Resampling, share, sums_by
 from selfee.eval.scoring.judgment import Judgment, Label, Unreadable
 
 
@@ -83,6 +84,7 @@ class JudgeFigures:
     noise: Noise | None
     obedience: Obedience | None
     readability: Readability
+    controls: tuple[Control, ...] = ()
 
 
 _SPEAKS_TO_JUDGE = re.compile(
@@ -117,6 +119,7 @@ def judge_figures(
         noise(judgments),
         obedience(comparisons, speaking, resampling),
         readability(judgments),
+        tuple(control_figures(judgments, resampling)),
     )
 
 
@@ -270,7 +273,7 @@ def _sums(values: Sequence[tuple[str, float]], names: Sequence[str]) -> tuple[Ar
     index = {question: number for number, question in enumerate(names)}
     where = np.array([index[question] for question, _ in values], dtype=np.int64)
     numbers = np.array([value for _, value in values], dtype=np.float64)
-    return np.bincount(where, numbers, len(names)), np.bincount(where, minlength=len(names)).astype(np.float64)
+    return sums_by(where, numbers, len(names)), sums_by(where, np.ones_like(numbers), len(names))
 
 
 def readability(judgments: Sequence[Judgment]) -> Readability:
@@ -293,7 +296,7 @@ def _by_question(votes: Sequence[Vote], resampling: Resampling) -> Callable[[Seq
     sizes = np.bincount(where, minlength=len(names)).astype(np.float64)
 
     def mean(values: Sequence[float]) -> Estimate:
-        sums = np.bincount(where, weights=np.asarray(values, dtype=np.float64), minlength=len(names))
+        sums = sums_by(where, np.asarray(values, dtype=np.float64), len(names))
         return draws.ratio(sums, sizes, len(votes))
 
     return mean

@@ -6,6 +6,7 @@ out the questions that have one.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selfee.errors import UsageError
-from selfee.eval.scoring.estimates import Array
+from selfee.eval.scoring.estimates import Array, sums_by
 from selfee.eval.scoring.judgment import Form, Judgment, Label, Shown
 
 _Slot = tuple[str, bool, int]  # question, whether the model was shown first, repeat
@@ -122,7 +123,7 @@ class Comparison:
 
     def by_question(self, values: Array) -> Array:
         """A column's sum for each question."""
-        return np.bincount(self.columns.question, weights=values, minlength=len(self.questions))
+        return sums_by(self.columns.question, values, len(self.questions))
 
     def of_category(self, category: str) -> Comparison:
         """Only the questions of one category."""
@@ -172,13 +173,22 @@ def compare_all(
 
 def choose_baseline(judgments: Sequence[Judgment]) -> str:
     """What most others were compared with; of two that were only compared with each other, the one shown second."""
-    partners = _partners(judgments)
-    if not partners:  # answers judged one at a time: the earliest revision, else the one that came first
-        titles = {each.first.title: each.first.revision for each in judgments}
-        return min(titles, key=lambda title: titles[title] if titles[title] is not None else -1, default="")
+    partners = _partners([each for each in judgments if not _is_of_one_chain(each)])
+    if not partners:  # revisions of one chain, or answers judged one at a time: the earliest, else what came first
+        sides = (side for each in judgments for side in (each.first, each.second) if side is not None)
+        titles = {side.title: side.revision for side in sides}
+        return min(titles, key=lambda title: math.inf if (number := titles[title]) is None else number, default="")
     most = max(len(names) for names in partners.values())
     best = [title for title, names in partners.items() if len(names) == most]
     return best[-1]
+
+
+def _is_of_one_chain(judgment: Judgment) -> bool:
+    """Whether it compares two numbers of revisions of the same answers: then the smaller number is the baseline."""
+    first, second = judgment.first, judgment.second
+    if second is None or first.name != second.name:
+        return False
+    return first.revision is not None and second.revision is not None and first.revision != second.revision
 
 
 def _partners(judgments: Sequence[Judgment]) -> dict[str, dict[str, None]]:
@@ -229,6 +239,8 @@ def _roles(group: Sequence[Judgment], main: str, everything: Sequence[Judgment])
     first, second = group[0].first, group[0].second
     assert second is not None
     titles = first.title, second.title
+    if _is_of_one_chain(group[0]):
+        return titles if (first.revision or 0) > (second.revision or 0) else titles[::-1]
     if main in titles:
         return (titles[0], main) if titles[1] == main else (titles[1], main)
     known = _partners(everything).get(main, {})
@@ -291,10 +303,10 @@ def _single(group: Sequence[Judgment], main: str, questions: Sequence[str]) -> l
             if len(said) == 2:
                 votes.append(_single_vote(said[0], said[1]))
                 continue
-            for name, each in zip((title, base), pair, strict=True):
-                if each is None or each.unreadable is not None:
-                    reason = "missing" if each is None or each.unreadable is None else each.unreadable.value
-                    gaps.append(Gap(key[0], name, "", reason, each.id if each else "", each.notes if each else ()))
+            for name, one in zip((title, base), pair, strict=True):
+                if one is None or one.unreadable is not None:
+                    reason = "missing" if one is None or one.unreadable is None else one.unreadable.value
+                    gaps.append(Gap(key[0], name, "", reason, one.id if one else "", one.notes if one else ()))
         templates = tuple(dict.fromkeys(each.template for each in group))
         head = (title, base, group[0].judge, group[0].form)
         found.append(Comparison(*head, tuple(votes), tuple(gaps), (), group[0].parameters, templates))

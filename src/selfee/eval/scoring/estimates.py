@@ -50,8 +50,8 @@ class Estimate:
 
     def scaled(self, factor: float) -> Estimate:
         """In other units: 100 makes percent of a share."""
-        values = (None if each is None else each * factor for each in (self.value, self.low, self.high))
-        return Estimate(*values, self.count, self.hits)
+        value, low, high = (None if each is None else each * factor for each in (self.value, self.low, self.high))
+        return Estimate(value, low, high, self.count, self.hits)
 
 
 NO_ESTIMATE = Estimate(None)
@@ -100,6 +100,11 @@ class Draws:
             return Estimate(value, count=self.num_questions if count is None else count)
         low, high = np.percentile(known, (2.5, 97.5))
         return Estimate(value, float(low), float(high), self.num_questions if count is None else count)
+
+
+def sums_by(where: npt.NDArray[np.int64], values: Array, num_questions: int) -> Array:
+    """The sum of the values of each question; ``where`` is the number of the question that a value belongs to."""
+    return np.bincount(where, weights=values, minlength=num_questions).astype(np.float64)
 
 
 def share(hits: int, count: int) -> Estimate:

@@ -13,6 +13,7 @@ from selfee.errors import UsageError
 from selfee.eval.scoring.agreement import Agreement, agreements
 from selfee.eval.scoring.bias import JudgeFigures, judge_figures, order_agreement
 from selfee.eval.scoring.comparisons import Comparison, Gap, compare_all, count_outcomes
+from selfee.eval.scoring.controls import is_control
 from selfee.eval.scoring.estimates import NO_ESTIMATE, Array, Draws, Estimate, Resampling, holm, sign_test
 from selfee.eval.scoring.judgment import Form, Judgment
 from selfee.eval.scoring.length import LengthControl, control_length, control_length_and_difficulty
@@ -59,6 +60,11 @@ class PairFigures:
     parameters: Mapping[str, object] = field(default_factory=dict)
     templates: tuple[str, ...] = ()
 
+    @property
+    def said_by(self) -> str:
+        """The judge and what it was asked for."""
+        return f"{self.judge}, {self.form.value}"
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -68,6 +74,7 @@ class Difference:
     other: str
     baseline: str
     judge: str
+    form: Form
     questions: int
     relative: Estimate  # percentage points
     win_rate: Estimate  # share
@@ -75,6 +82,11 @@ class Difference:
     worse: int
     sign_p: float
     holm_p: float = 1.0
+
+    @property
+    def said_by(self) -> str:
+        """The judge and what it was asked for."""
+        return f"{self.judge}, {self.form.value}"
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,7 @@ class Figures:
     agreements: tuple[Agreement, ...]
     resampling: Resampling
     baseline: str
+    comparisons: tuple[Comparison, ...] = ()  # the votes behind ``pairs``, in the same order
 
     @property
     def withheld(self) -> tuple[PairFigures, ...]:
@@ -112,14 +125,16 @@ def sum_up(
     if not judgments:
         raise UsageError("judgments: none found; expected at least one; run selfee judge first")
     resampling = resampling or Resampling()
-    whole = compare_all(judgments, baseline, questions)
+    models = [each for each in judgments if not is_control(each)]
+    whole = compare_all(models, baseline, questions) if models else []
     used = [each.without_gaps() if allow_gaps and each.gaps else each for each in whole]
     pooled = _pooled_scores(judgments)
     pairs = [
         _pair_figures(each, before.gaps, used, resampling, pooled) for each, before in zip(used, whole, strict=True)
     ]
-    corrected = holm([pair.sign_p for pair in pairs])
-    pairs = [replace(pair, holm_p=p) for pair, p in zip(pairs, corrected, strict=True)]
+    summed = [place for place, pair in enumerate(pairs) if pair.scores is not None]
+    for place, p in zip(summed, holm([pairs[place].sign_p for place in summed]), strict=True):
+        pairs[place] = replace(pairs[place], holm_p=p)
     differences = _differences([each for each in used if not each.gaps and each.votes], resampling)
     main = whole[0].baseline if whole else ""
     judges = dict.fromkeys(each.judge for each in judgments)
@@ -127,9 +142,10 @@ def sum_up(
         tuple(pairs),
         tuple(differences),
         tuple(_judge(name, judgments, whole, resampling, speaking) for name in judges),
-        tuple(agreements(judgments, people, resampling)),
+        tuple(agreements(models, people, resampling)),
         resampling,
         main,
+        tuple(used),
     )
 
 
@@ -288,6 +304,7 @@ def _difference(one: Comparison, other: Comparison, resampling: Resampling) -> D
         other.model,
         one.baseline,
         one.judge,
+        one.form,
         len(order),
         minus(sums("model_score"), sums("baseline_score"), 100.0),
         minus(outcomes, sizes, 1.0),

@@ -95,9 +95,14 @@ class ProcessBackend:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            self._kill()
             await self._process.wait()
+
+    def _kill(self) -> None:
+        """End the process. Not by its own method, which would ask how it ended, and take the answer from the loop."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
 
     async def run(self, job: Job, cancellation: Cancellation) -> AsyncGenerator[Outcome, None]:
         """See ``Backend.run``."""
@@ -234,8 +239,7 @@ class ProcessBackend:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        self._kill()
         how = await self._ending()
         self.deaths += 1
         for inbox in list(self._inboxes.values()):
@@ -250,9 +254,8 @@ class ProcessBackend:
         for number in itertools.count(1):
             await asyncio.sleep(self.watch.ping)
             self._try_to_say({"ping": number})
-            if time.monotonic() - self._heard > self.watch.stall and self._process is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self._process.pid, signal.SIGKILL)
+            if time.monotonic() - self._heard > self.watch.stall:
+                self._kill()
 
     async def count_tokens(self, text: str) -> int:
         """See ``Backend.count_tokens``."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from selfee.engines.cancelling import Cancellation
 from selfee.engines.scoring import ScoredSequence
 from selfee.serve.engine.jobs import Job, ModelInfo, Outcome
 from selfee.serve.engine.work import call, outcomes
+
+_PATIENCE = 5.0  # seconds
 
 _Told = Outcome | BaseException | None  # None = that was all
 
@@ -58,9 +61,11 @@ class ThreadBackend:
                 yield item
         finally:
             cancellation.set()
-            while not has_ended:
-                item = await came.get()
-                has_ended = item is None or isinstance(item, BaseException)
+            with suppress(TimeoutError):  # a thread that waits for another server hears of it with the next byte
+                async with asyncio.timeout(_PATIENCE):
+                    while not has_ended:
+                        item = await came.get()
+                        has_ended = item is None or isinstance(item, BaseException)
             del self._running[cancellation]
 
     def _work(self, job: Job, cancellation: Cancellation, tell: Callable[[_Told], None]) -> None:
@@ -102,7 +107,7 @@ class ThreadBackend:
         """See ``Backend.close``."""
         for cancellation, thread in list(self._running.items()):
             cancellation.set()
-            await asyncio.to_thread(thread.join)
+            await asyncio.to_thread(thread.join, _PATIENCE)
         close = getattr(self._engine, "close", None)
         if close is not None:
             close()

@@ -15,7 +15,7 @@ from typing import Any
 from selfee.chain.continuing import steps_of, with_feedback
 from selfee.chain.policy import RevisionPolicy
 from selfee.chain.record import to_json
-from selfee.chain.types import Chain, ChainFinished, CutReason
+from selfee.chain.types import Chain, ChainFinished, CutReason, Step
 from selfee.engines.cancelling import Cancellation
 from selfee.errors import SelfeeError, UsageError
 from selfee.serve.admission import Ticket
@@ -133,6 +133,8 @@ class LiveChain:
         if wish.action in ("accept", "feedback") and not self._has_answer(wish.answer):
             which = "no answer is finished yet" if wish.answer is None else f"answer {wish.answer} is not finished"
             raise _conflict(f"{which}; wait for it, or stop the chain")
+        if wish.action == "go_on":
+            raise _conflict("the chain goes on already")
         if self._wishes and self._wishes[-1].action != "one_more":
             raise _conflict(f"{self._wishes[-1].action} is being done already")
         self._wishes.append(wish)
@@ -244,11 +246,18 @@ class LiveChain:
         if wish.action == "feedback":
             for name, told in self._teller.tell_feedback(len(steps), steps[-1]):
                 self._publish(name, told)
+        if wish.action == "go_on":
+            return self._resumed(steps)
         revisions = len(steps) - 1 + more
         policy = RevisionPolicy(revisions, revisions, stop_repeats=False)
+        return replace(self._resumed(steps), policy=policy)
+
+    def _resumed(self, steps: tuple[Step, ...]) -> ChainJob:
+        """The job that goes on after these steps as if the chain had not been cut off."""
+        assert self.chain is not None, "callers have seen to it"
         seed = self._job.params.seed if self.chain.seed is None else self.chain.seed
         params = replace(self._job.params, seed=seed)
-        return replace(self._job, instruction=self.chain.instruction, policy=policy, params=params, start=steps)
+        return replace(self._job, instruction=self.chain.instruction, params=params, start=steps)
 
     def _go(self, job: ChainJob, ticket: Ticket) -> None:
         self._cancellation, self._wishes, self.ended = Cancellation(), [], None

@@ -88,7 +88,7 @@ def _known_chain(asked: NativeRequest) -> tuple[Chain | None, ControlRequest | N
     if asked.messages is not None:
         raise ApiError(400, "messages: a chain is given too; expected one of them", param="messages")
     if asked.action is None:
-        raise ApiError(400, "action: is missing; expected one_more or feedback beside a chain", param="action")
+        raise ApiError(400, "action: is missing; expected one_more, feedback or go_on beside a chain", param="action")
     try:
         known = from_json(asked.chain, "chain")
     except BadFileError as error:

@@ -199,7 +199,11 @@ class ChatWriter:
 
     async def _deltas(self, index: int) -> AsyncGenerator[_Delta, None]:
         view, plan = self._plan.view, self._plan
-        text = RawText() if view == "raw" else AnswerText() if plan.is_plain else ReasoningText()
+        text: RawText | AnswerText | ReasoningText = ReasoningText()
+        if view == "raw":
+            text = RawText()
+        elif plan.is_plain:
+            text = AnswerText()
         names = ("content",) if view != "final" or plan.is_plain else ("reasoning_content", "reasoning")
         is_first, sent = True, 0
         async with aclosing(self._events(index)) as events:

@@ -131,6 +131,7 @@ class CompletionWriter:
         self._tickets = tickets
         self._texts = [_Text() for _ in plan.jobs]
         self._echoes: Sequence[Echo] = ()
+        self._echoing = asyncio.Lock()
         self._head = {
             "id": "cmpl-" + secrets.token_hex(12),
             "object": "text_completion",
@@ -149,7 +150,7 @@ class CompletionWriter:
         async with aclosing(self._pieces()) as pieces:
             async for _ in pieces:
                 pass
-        choices = []
+        choices: list[dict[str, Any]] = []
         for number in range(len(self._plan.jobs) // self._plan.best_of):
             for index in self._best(number):
                 choices.append(self._choice(len(choices), index, number))
@@ -208,7 +209,7 @@ class CompletionWriter:
         plan = self._plan
         async with self._tickets[lane]:
             if plan.echo:
-                async with self._echo_lock():
+                async with self._echoing:
                     if not self._echoes:
                         self._echoes = await echoes_of(plan.model.backend, plan.jobs[:: plan.best_of], plan.logprobs)
             for index in range(lane, len(plan.jobs), len(self._tickets)):
@@ -222,10 +223,6 @@ class CompletionWriter:
         self._service.metrics.text(
             plan.model.name, [self._texts[index].usage for index in range(lane, len(plan.jobs), len(self._tickets))]
         )
-
-    def _echo_lock(self) -> asyncio.Lock:
-        self._lock = getattr(self, "_lock", None) or asyncio.Lock()
-        return self._lock
 
     async def _chunks(self, index: int) -> AsyncGenerator[Chunk, None]:
         job = self._plan.jobs[index]

@@ -35,13 +35,13 @@ async def merged(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T
     try:
         left = len(tasks)
         while left:
-            item = await came.get()
-            if item is None:
+            told = await came.get()
+            if told is None:
                 left -= 1
-            elif isinstance(item, BaseException):
-                raise item
+            elif isinstance(told, BaseException):
+                raise told
             else:
-                yield item[0]
+                yield told[0]
     finally:
         for task in tasks:
             task.cancel()

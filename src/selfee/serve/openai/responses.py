@@ -147,7 +147,8 @@ class ResponseWriter:
     def _encoded(self, event: Row) -> bytes:
         row = event | {"sequence_number": self._seq}
         self._seq += 1
-        return b"event: " + event["type"].encode() + b"\ndata: " + encode_json(row) + b"\n\n"
+        name: str = event["type"]
+        return b"event: " + name.encode() + b"\ndata: " + encode_json(row) + b"\n\n"
 
     async def _events(self) -> AsyncGenerator[Row, None]:
         chain: Chain | None = None

@@ -81,7 +81,7 @@ class SelfeeOptions(Fields):
     min_revisions: Rounds | None = None
     max_revisions: Rounds | None = None
     view: Literal["final", "raw", "inline"] | None = None
-    drive: ModeName | None = Field(None, description="How the model is driven.")
+    drive: Annotated[ModeName | None, Field(description="How the model is driven.")] = None
     prompts: Annotated[str, Field(max_length=64)] | None = None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -39,9 +39,10 @@ class CompletionRequest(OpenAiFields):
         prompt = self.prompt
         if isinstance(prompt, str):
             return [prompt]
-        if isinstance(prompt[0], int):
-            return [tuple(token for token in prompt if isinstance(token, int))]
-        return [each if isinstance(each, str) else tuple(each) for each in prompt if not isinstance(each, int)]
+        items: list[Any] = list(prompt)
+        if isinstance(items[0], int):
+            return [tuple(items)]
+        return [each if isinstance(each, str) else tuple(each) for each in items]
 
     def biases(self) -> dict[int, float]:
         """Token -> bias. Raises ApiError (400) for a name that is no token."""

@@ -19,9 +19,9 @@ chain was created). The others by type::
                        probability, source, tokens, seconds, prompt_tokens, cached_tokens, words (of a revision: {added,
                        removed, kept} against the answer before it, else null)}
     segment.overruled  segment_id (of a feedback that was content), text (what it says now), verdict: "forced"
-    chain.continued    action: "one_more"|"feedback", from_answer: what was written after that answer and has no place
-                       in the chain any more is void (an unfinished segment, all after an earlier answer); a person's
-                       own feedback then comes as segment.started and segment.completed with source "user"
+    chain.continued    action: "one_more"|"feedback"|"go_on", from_answer: what was written after that answer and has no
+                       place in the chain any more is void (an unfinished segment, all after an earlier answer); a
+                       person's own feedback then comes as segment.started and segment.completed with source "user"
     chain.completed    final, delivered (index of the answer delivered, or null), stop_cause, enforced (revisions that
                        were forced), truncated, status (a sentence), usage, chain (the record that /v1/selfee/chat
                        takes back as "chain")
@@ -47,7 +47,8 @@ after ``grace_seconds``, and forgotten some minutes after its end.
 
 and answers ``{id, status, last_seq}``, 404 for an unknown chain, 409 where it cannot be done now. A chain that the
 server has forgotten is gone on with by sending its record to ``/v1/selfee/chat``, as
-``{"chain": {…}, "action": "one_more"}`` or ``{"chain": {…}, "action": "feedback", "feedback": "…"}``.
+``{"chain": {…}, "action": "one_more"}`` or ``{"chain": {…}, "action": "feedback", "feedback": "…"}``. One that
+was cut off goes on after its last finished section, as if it had not been, with ``"action": "go_on"``.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class NativeRequest(SamplingFields):
         None, description="How long the chain goes on when nobody listens any more."
     )
     chain: dict[str, Any] | None = Field(None, description="A chain's record to go on with, instead of messages.")
-    action: Literal["one_more", "feedback"] | None = Field(None, description="How to go on with ``chain``.")
+    action: Literal["one_more", "feedback", "go_on"] | None = Field(None, description="How to go on with ``chain``.")
     feedback: Text | None = None
     answer: Annotated[int, Field(ge=0, le=999)] | None = None
 
@@ -105,7 +106,7 @@ class NativeRequest(SamplingFields):
 class ControlRequest(Fields):
     """What a running, or finished, chain is to do."""
 
-    action: Literal["accept", "one_more", "stop", "feedback"]
+    action: Literal["accept", "one_more", "stop", "feedback", "go_on"]
     feedback: Text | None = None
     answer: Annotated[int, Field(ge=0, le=999)] | None = Field(
         None, description="Number of the answer that is meant; left out: the last finished one."

@@ -44,7 +44,9 @@ class TextOptions(Fields):
 class ResponsesOptions(SelfeeOptions):
     """How the chain is made and shown."""
 
-    items: Literal["reasoning", "messages"] = Field("reasoning", description="As what drafts and feedback are told.")
+    items: Annotated[Literal["reasoning", "messages"], Field(description="As what drafts and feedback are told.")] = (
+        "reasoning"
+    )
 
 
 class ResponsesRequest(OpenAiFields):

@@ -1,0 +1,59 @@
+"""A browser for the page's tests, or the reason why there is none."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.serve.web.site import Site, story
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Any]:
+    """Opens a page of its own (no history); at the end nothing may have gone wrong in it."""
+    contexts, problems = [], []
+
+    def open_(url: str, *, wide: int = 1280, high: int = 860, script: str | None = None, **settings: Any) -> Any:
+        context = browser.new_context(viewport={"width": wide, "height": high}, **settings)
+        if script is not None:
+            context.add_init_script(script)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text) if _is_problem(message) else None)
+        page.goto(url)
+        page.wait_for_selector("#model-1 option", state="attached")
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def _is_problem(message: Any) -> bool:
+    return message.type == "error" and "Failed to load resource" not in message.text
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A server whose model revises once."""
+    with Site(story()) as running:
+        yield running
