@@ -7,9 +7,12 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.eval.biased_judge import serve
 from tests.tiny import make_tiny
 from tests.tiny_hf import make_tiny_hf
 
@@ -28,6 +31,39 @@ def commands(program: str) -> list[str]:
     return [line.partition(" # ")[0].strip() for line in lines if line.startswith(program + " ")]
 
 
+EVALUATED = "run"
+"""The folder that the commands about judging share, one after the other."""
+
+
+def on_the_way_to(command: str) -> list[str]:
+    """The command, after those before it that make what it reads."""
+    if EVALUATED not in re.split(r"[ /]", command):
+        return [command]
+    tour = [each for each in commands("selfee") if EVALUATED in re.split(r"[ /]", each)]
+    return tour[: tour.index(command) + 1]
+
+
+@contextmanager
+def judged_here(command: str) -> Iterator[str]:
+    """The command, with a judge that lives on this machine."""
+    with serve() as server:
+        yield command.replace("https://host/v1#judge", f"{server.url}#judge") + (
+            " --price-in 1 --price-out 1" if "#judge" in command else ""
+        )
+
+
+def write_sets(folder: Path) -> None:
+    """Questions, problems and answers in their published forms."""
+    rows: dict[str, list[dict[str, object]]] = {
+        "question.jsonl": [{"question_id": 1, "text": "Why is the sky blue?", "category": "generic"}],
+        "chatgpt.jsonl": [{"question_id": 1, "text": "It is.", "answer_id": "a", "model_id": "m", "metadata": {}}],
+        "gsm8k.jsonl": [{"question": "What is 3 + 4?", "answer": "3 + 4 = 7\n#### 7"}],
+        "train.jsonl": [{"question": "What is 2 + 4?", "answer": "2 + 4 = 6\n#### 6"}],
+    }
+    for name, told in rows.items():
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in told), encoding="utf-8")
+
+
 @pytest.fixture
 def workplace(tmp_path: Path) -> Path:
     """A folder with the files that the README's commands name, and a model that says what it was told to."""
@@ -37,6 +73,7 @@ def workplace(tmp_path: Path) -> Path:
     script = tmp_path / "replies.jsonl"
     replies.append({"engine": {"strict": False}})
     script.write_text("".join(json.dumps(reply) + "\n" for reply in replies), encoding="utf-8")
+    write_sets(tmp_path)
     (tmp_path / "notes.txt").write_text("We met and agreed.\n", encoding="utf-8")
     make_tiny(tmp_path / "model.gguf")
     make_tiny(tmp_path / "model-f16.gguf", type=QuantType.F16)
@@ -80,9 +117,11 @@ def test_the_examples_are_found() -> None:
 
 @pytest.mark.parametrize("command", commands("selfee"))
 def test_a_command_of_the_readme_works(command: str, workplace: Path) -> None:
-    done = run(["sh", "-c", command], workplace)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    for each in on_the_way_to(command):
+        with judged_here(each) as words:
+            done = run(["sh", "-c", words], workplace)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip()
 
 
 def test_the_python_of_the_readme_works(workplace: Path) -> None:
