@@ -197,6 +197,7 @@ def test_where_no_table_fits_each_row_is_a_block_and_a_path_stays_whole() -> Non
     path = "/" + "folder/" * 8 + "model.gguf"
     rows = [("tiny", "1,000,000", "4 MB", path), ("large", "9", "36 GB", "in a folder that is far away from here")]
     assert render_table(SIZES, rows, narrow(40)).splitlines() == [
+        "model",
         "tiny",
         "  values in all  1,000,000",
         "  size on disk   4 MB",
@@ -208,7 +209,7 @@ def test_where_no_table_fits_each_row_is_a_block_and_a_path_stays_whole() -> Non
         "                 away from here",
     ]
     two = render_table((Column("key"), Column("value")), [("general.name", "word " * 9)], narrow(40))
-    assert two.splitlines() == ["general.name", "    word word word word word word word", "    word word"]
+    assert two.splitlines() == ["key", "general.name", "    word word word word word word word", "    word word"]
 
 
 def test_a_file_or_program_gets_the_whole_table_however_wide() -> None:

@@ -38,7 +38,8 @@ def render_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], scree
         broken = [_broken(column.title, [row[place] for row in cells]) for place, column in enumerate(some)]
         if _width(broken, cells) <= screen.room:
             return _aligned(some, broken, cells, screen)
-    return "".join(_block(columns, row, screen) for row in safe)
+    head = screen.style(columns[0].title, "dim") + "\n"  # it often says what the table is about
+    return head + "".join(_block(columns, row, screen) for row in safe)
 
 
 def _widths(titles: Sequence[Sequence[str]], rows: Sequence[Sequence[str]]) -> list[int]:
