@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import html
 import io
+import itertools
 import os
 import re
 import sys
@@ -106,10 +107,13 @@ def scenes(window: Terminal, command: str) -> Iterator[tuple[str, str]]:
     yield "scripts", window.screen(colors=True)
     window.resize(44, 34)
     window.clear()
+    window.wait_until_ready()
     window.enter("/rev auto")
+    window.wait_for("decides")
     window.enter("/stats")
+    window.wait_for("last chain")
     window.enter("What is a llama?")
-    window.wait_for("llama[\\s\\S]*tokens/s|tokens/\\s*s")
+    window.wait_for("seed \\d+\\s+›")
     window.wait_until_ready()
     yield "narrow", window.screen(colors=True)
 
@@ -121,12 +125,24 @@ def draw(screen: str, name: str) -> str:
     console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(text, no_wrap=True, crop=False)
     drawn = console.export_svg(title="selfee chat", theme=THEME, code_format=SVG, unique_id=f"chat-{name}")
-    return re.sub(r'textLength="[0-9.]+"([^>]*>)([^<]+)</text>', _as_wide_as_it_is, drawn)
+    return _TEXT.sub(_as_wide_as_it_is, drawn)
+
+
+_TEXT = re.compile(r'<text class="([^"]+-r\d+)" x="([0-9.]+)" y="([0-9.]+)" textLength="[0-9.]+"([^>]*)>([^<]+)</text>')
 
 
 def _as_wide_as_it_is(found: re.Match[str]) -> str:
-    """rich counts characters where it should count cells, which squeezes letters that are two cells wide."""
-    return f'textLength="{CELL * cell_len(html.unescape(found[2])):g}"{found[1]}{found[2]}</text>'
+    """Letters of one and of two cells each in a text of their own: rich squeezes them into one, whose fonts differ."""
+    kind, x, y, rest, escaped = found.groups()
+    drawn, at = "", float(x)
+    for _, letters in itertools.groupby(html.unescape(escaped), lambda letter: cell_len(letter) == 2):
+        run = "".join(letters)
+        width = CELL * cell_len(run)
+        text = html.escape(run).replace("\xa0", "&#160;")
+        if run.strip("\xa0 "):
+            drawn += f'<text class="{kind}" x="{at:g}" y="{y}" textLength="{width:g}"{rest}>{text}</text>'
+        at += width
+    return drawn
 
 
 def main() -> None:

@@ -44,6 +44,13 @@ def _written(stream: io.TextIOWrapper) -> str:
     return buffer.getvalue().decode(stream.encoding)
 
 
+class _Terminal(io.TextIOWrapper):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 class Outcome(NamedTuple):
     """What came of a command."""
 
@@ -59,6 +66,7 @@ class Shell:
     folder: Path
     variables: dict[str, str] = field(default_factory=dict)
     encoding: str = "utf-8"
+    is_terminal: bool = False
 
     @property
     def environ(self) -> dict[str, str]:
@@ -80,7 +88,8 @@ class Shell:
 
     def run(self, *words: str, stdin: str | bytes = "", check: int | None = 0) -> Outcome:
         """Run within this process (a new one takes a second); ``check`` is the exit code expected, None = any."""
-        streams = [io.TextIOWrapper(io.BytesIO(), encoding=self.encoding, newline="") for _ in range(2)]
+        kind = _Terminal if self.is_terminal else io.TextIOWrapper
+        streams = [kind(io.BytesIO(), encoding=self.encoding, newline="") for _ in range(2)]
         source = io.TextIOWrapper(io.BytesIO(stdin if isinstance(stdin, bytes) else stdin.encode()), encoding="utf-8")
         before = Path.cwd()
         os.chdir(self.folder)

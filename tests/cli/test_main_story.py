@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import pty
 import re
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.story import Shell
-from tests.llama.llama2c import convert_to_ggml
+from tests.llama.llama2c import convert, convert_to_ggml
 from tests.tiny import make_tiny
 
 from selfee.cli.main2023.flags import FLAGS
@@ -183,6 +185,24 @@ def test_a_trained_model_writes_what_it_wrote_with_another_program(corpus: Path,
     expected = (source / "greedy_128_run.c.txt").read_text(encoding="utf-8").rstrip("\n")
     words = ("main", "-m", "dreams.bin", "--temp", "0", "--repeat-penalty", "1", "-n", "130", "-p", '"Echoes')
     shell = Shell(tmp_path)
+    assert shell.run(*words).stdout.startswith(expected)
+    assert shell.run(*words, "--compat", "2023").stdout.startswith(" " + expected)
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("way", [("dreams.gguf", "dreams.bin"), ("dreams.gguf", "dreams", "dreams.bin")])
+def test_what_convert_makes_of_a_trained_model_writes_the_same(
+    corpus: Path, tmp_path: Path, way: tuple[str, ...]
+) -> None:
+    """GGUF, or a Hugging Face folder, becomes a GGML v3 file; its heads share keys, which shows by their sizes."""
+    source = corpus / "tinyllama"
+    convert(source / "aidreams260K.bin", tmp_path / "dreams.gguf", source / "tok512.bin")
+    shell = Shell(tmp_path)
+    for one, other in itertools.pairwise(way):
+        shell.run("convert", one, other)
+    assert json.loads(shell.run("inspect", "dreams.bin", "--json").stdout)["container"] == "ggjt v3"
+    expected = (source / "greedy_128_run.c.txt").read_text(encoding="utf-8").rstrip("\n")
+    words = ("main", "-m", "dreams.bin", "--temp", "0", "--repeat-penalty", "1", "-n", "130", "-p", '"Echoes')
     assert shell.run(*words).stdout.startswith(expected)
     assert shell.run(*words, "--compat", "2023").stdout.startswith(" " + expected)
 

@@ -160,3 +160,73 @@ def test_a_table_is_aligned_and_shows_no_control_characters() -> None:
     rows = [("日本\x1b[31m", "5"), ("a\nb", "1,000")]
     table = render_table((Column("name"), Column("size", is_number=True)), rows, screen)
     assert table.splitlines() == ["name       size", "日本[31m      5", "a b       1,000"]
+
+
+def narrow(width: int, *, is_terminal: bool = True) -> Screen:
+    return Screen(io.StringIO(), is_terminal=is_terminal, has_color=False, width=width)
+
+
+SIZES = (
+    Column("model"),
+    Column("values in all", is_number=True, is_spare=True),
+    Column("size on disk", is_number=True),
+    Column("where"),
+)
+SIZE_ROWS = [("tiny", "1,000,000", "4 MB", "here"), ("large", "9,000,000,000", "36 GB", "far away")]
+
+
+def test_a_table_too_wide_breaks_its_headings_then_leaves_out_what_can_be_spared() -> None:
+    assert render_table(SIZES, SIZE_ROWS, narrow(60)).splitlines()[0] == "model  values in all  size on disk  where"
+    assert render_table(SIZES, SIZE_ROWS, narrow(37)).splitlines() == [
+        "                       size",
+        "                         on",
+        "model  values in all   disk  where",
+        "tiny       1,000,000   4 MB  here",
+        "large  9,000,000,000  36 GB  far away",
+    ]
+    assert render_table(SIZES, SIZE_ROWS, narrow(30)).splitlines() == [
+        "        size",
+        "          on",
+        "model   disk  where",
+        "tiny    4 MB  here",
+        "large  36 GB  far away",
+    ]
+
+
+def test_where_no_table_fits_each_row_is_a_block_and_a_path_stays_whole() -> None:
+    path = "/" + "folder/" * 8 + "model.gguf"
+    rows = [("tiny", "1,000,000", "4 MB", path), ("large", "9", "36 GB", "in a folder that is far away from here")]
+    assert render_table(SIZES, rows, narrow(40)).splitlines() == [
+        "model",
+        "tiny",
+        "  values in all  1,000,000",
+        "  size on disk   4 MB",
+        f"  where          {path}",
+        "large",
+        "  values in all  9",
+        "  size on disk   36 GB",
+        "  where          in a folder that is far",
+        "                 away from here",
+    ]
+    two = render_table((Column("key"), Column("value")), [("general.name", "word " * 9)], narrow(40))
+    assert two.splitlines() == ["key", "general.name", "    word word word word word word word", "    word word"]
+
+
+def test_a_file_or_program_gets_the_whole_table_however_wide() -> None:
+    shown = render_table(SIZES, SIZE_ROWS, narrow(30, is_terminal=False))
+    assert shown == render_table(SIZES, SIZE_ROWS, narrow(100))
+
+
+@given(
+    st.lists(st.tuples(*[st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1)] * 3)),
+    st.integers(40, 110),
+    st.booleans(),
+)
+def test_a_narrow_table_loses_no_cell_that_is_not_spare(
+    rows: list[tuple[str, ...]], width: int, is_terminal: bool
+) -> None:
+    columns = (Column("one"), Column("two words", is_number=True), Column("three"))
+    shown = "".join(render_table(columns, rows, narrow(width, is_terminal=is_terminal)).split())
+    for row in rows:
+        for cell in row:
+            assert "".join(for_terminal(cell).split()) in shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from selfee.weights.gguf_writer import TensorData, write_gguf
 from selfee.weights.open import open_checkpoint
 from selfee.weights.quantization.quantizers import quantize
 from selfee.weights.quants import QuantType
+
+_NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6  # types of tokens in GGUF files
 
 
 def read_pieces(path: Path, count: int) -> list[bytes]:
@@ -26,8 +29,8 @@ def read_pieces(path: Path, count: int) -> list[bytes]:
     return pieces
 
 
-def convert(source: Path, target: Path) -> Path:
-    """Write the checkpoint as GGUF, all tensors in F32; the vocabulary is left out."""
+def convert(source: Path, target: Path, tokenizer: Path | None = None) -> Path:
+    """Write the checkpoint as GGUF, all tensors in F32; without a tokenizer file, the vocabulary is left out."""
     data = source.read_bytes()
     dim, hidden, layers, heads, kv_heads, vocabulary, context = struct.unpack_from("<7i", data)
     kv_width = dim // heads * kv_heads
@@ -56,7 +59,7 @@ def convert(source: Path, target: Path) -> Path:
         for layer in range(layers):
             take(f"blk.{layer}.{name}.weight", *shape)
     take("output_norm.weight", dim)
-    keys = {
+    keys: dict[str, Any] = {
         "general.architecture": "llama",
         "llama.context_length": context,
         "llama.embedding_length": dim,
@@ -67,8 +70,27 @@ def convert(source: Path, target: Path) -> Path:
         "llama.attention.layer_norm_rms_epsilon": 1e-5,
         "tokenizer.ggml.model": "no_vocab",
     }
+    if tokenizer is not None:
+        keys |= vocabulary_keys(tokenizer, vocabulary)
     write_gguf(target, keys, tensors)
     return target
+
+
+def vocabulary_keys(tokenizer: Path, count: int) -> dict[str, Any]:
+    """The vocabulary as GGUF files hold it: spaces as U+2581, three special tokens, then bytes, then pieces."""
+    pieces = read_pieces(tokenizer, count)[3:]
+    is_byte = [re.fullmatch(rb"<0x[0-9A-F]{2}>", piece) is not None for piece in pieces]
+    texts = ["<unk>", "<s>", "</s>", *(piece.decode().replace(" ", "\u2581") for piece in pieces)]
+    kinds = [_UNKNOWN, _CONTROL, _CONTROL, *(_BYTE if byte else _NORMAL for byte in is_byte)]
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": texts,
+        "tokenizer.ggml.scores": np.array(read_scores(tokenizer, count), "<f4"),
+        "tokenizer.ggml.token_type": np.array(kinds, "<i4"),
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+    }
 
 
 def read_scores(path: Path, count: int) -> list[float]:

@@ -91,7 +91,7 @@ class ChainView:
         cost = "" if is_persons else _cost_text(event.cost)
         cut_off = "" if event.finished else self._screen.style("cut off", "yellow")
         if cut_off and event.verdict is None:
-            self._line(cut_off + _after(cost))
+            self._line(cut_off + self._dim(_after(cost)))
             self._screen.write("\n")
             return
         if event.section is Section.FEEDBACK:

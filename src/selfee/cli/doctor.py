@@ -32,6 +32,7 @@ passwords and keys are never shown.
 
 _MARKS = {Level.OK: ("ok", "green"), Level.NOTE: ("note", "yellow"), Level.BROKEN: ("broken", "red")}
 _TOPIC, _MARK = 14, 8  # columns
+_BESIDE = 60  # columns from which a finding stands beside its topic
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -170,16 +171,20 @@ def _models(paths: list[Path], context: int, have: int) -> list[tuple[Path, File
 
 def _line(finding: Finding, screen: Screen) -> str:
     word, hue = _MARKS[finding.level]
+    advice = f"→ {for_terminal(finding.advice)}" if finding.advice else ""
+    if screen.width < _BESIDE:
+        head = f"{screen.style(finding.topic, 'dim')}  {screen.style(word, hue)}\n"
+        return head + _wrapped(for_terminal(finding.text), screen, 2) + (_wrapped(advice, screen, 2) if advice else "")
     head = screen.style(f"{finding.topic:<{_TOPIC}}", "dim") + screen.style(f"{word:<{_MARK}}", hue)
-    advice = _wrapped(f"→ {for_terminal(finding.advice)}", screen) if finding.advice else ""
-    return head + _wrapped(for_terminal(finding.text), screen).lstrip(" ") + advice
+    said = _wrapped(for_terminal(finding.text), screen, _TOPIC + _MARK).lstrip(" ")
+    return head + said + (_wrapped(advice, screen, _TOPIC + _MARK) if advice else "")
 
 
-def _wrapped(text: str, screen: Screen) -> str:
-    """Lines in the column of the findings."""
+def _wrapped(text: str, screen: Screen, indent: int = 0) -> str:
+    """Lines from a column on."""
     from selfee.cli.wrapping import WrappingText
 
-    wrapper = WrappingText(screen.width, _TOPIC + _MARK)
+    wrapper = WrappingText(screen.width, indent)
     return wrapper.feed(text + "\n") + wrapper.finish()
 
 
@@ -188,19 +193,20 @@ def _fits_text(shapes: list[Fit], models: list[tuple[Path, FileFit | str]], scre
 
     parts = []
     if models:
-        parts.append(
-            "".join(f"{path.name}: {fit if isinstance(fit, str) else file_advice(fit)}\n" for path, fit in models)
-        )
+        told = (f"{path.name}: {fit if isinstance(fit, str) else file_advice(fit)}" for path, fit in models)
+        parts.append("".join(_wrapped(for_terminal(line), screen) for line in told))
     if shapes:
         parts.append(shape_table(shapes, screen))
         if (first := nearest(shapes)) is not None:
-            parts.append(shape_advice(first) + "\n")
-    return "".join("\n" + (part if part.startswith("\x1b") else for_terminal(part)) for part in parts)
+            parts.append(_wrapped(shape_advice(first), screen))
+    return "".join("\n" + part for part in parts)
 
 
 def _verdict(findings: list[Finding], screen: Screen) -> str:
     broken = [finding.topic for finding in findings if finding.level is Level.BROKEN]
     notes = [finding.topic for finding in findings if finding.level is Level.NOTE]
     if broken:
-        return screen.style(f"broken: {', '.join(broken)}", "red") + "\n"
-    return screen.style("all is well" + (f"; notes on {', '.join(notes)}" if notes else ""), "green") + "\n"
+        said, hue = f"broken: {', '.join(broken)}", "red"
+    else:
+        said, hue = "all is well" + (f"; notes on {', '.join(notes)}" if notes else ""), "green"
+    return screen.style(_wrapped(said, screen).rstrip("\n"), hue) + "\n"

@@ -15,6 +15,9 @@ _BESIDE = 60  # columns from which names and meanings stand side by side
 def make_readable(command: Any) -> Any:
     """Give a command, and the commands in it, help that fits; returns it."""
     command.context_class = _context_class(command.context_class)
+    for option in getattr(command, "params", ()):
+        if option.param_type_name == "argument" and option.metavar is None:
+            option.metavar = str(option.name).upper()
     for child in getattr(command, "commands", {}).values():
         child.short_help = " ".join(str(child.help or "").split("\n\n")[0].split())  # else it would be cut short
         make_readable(child)
@@ -47,8 +50,23 @@ def _named(name: str) -> str:
 def _loosened(paragraph: str, room: int) -> str:
     """A paragraph that may be wrapped anew, unless it fits or holds commands (which are indented)."""
     first, _, rest = paragraph.partition("\n")
-    is_prose = first.strip() == "\b" and not any(line.startswith(" ") for line in rest.splitlines())
-    return rest if is_prose and any(len(line) > room for line in rest.splitlines()) else paragraph
+    lines = rest.splitlines()
+    if first.strip() != "\b" or all(len(line) <= room for line in lines):
+        return paragraph
+    if all(map(_MEANING.fullmatch, lines)):
+        return "\n".join(["\b", *(part for line in lines for part in _below(line, room))])
+    return paragraph if any(line.startswith(" ") for line in lines) else rest
+
+
+_MEANING = re.compile(r"  (\S+) {2,}(\S.*)")
+"""A line of a list: a name, and in a column of its own what it means."""
+
+
+def _below(line: str, room: int) -> list[str]:
+    """A line of a list that is too wide: the name, and under it what it means."""
+    name, meaning = _MEANING.fullmatch(line).groups()  # type: ignore[union-attr]
+    margin = " " * 6
+    return [f"  {name}", *textwrap.wrap(meaning, room, initial_indent=margin, subsequent_indent=margin)]
 
 
 class _Fitting:

@@ -86,7 +86,7 @@ def _tensor_rows(checkpoint: Checkpoint) -> list[tuple[str, str, tuple[int, ...]
 def _describe(summary: Summary, screen: Screen) -> str:
     parts = [_facts(summary, screen), _types(summary, screen)]
     for warning in summary.warnings:
-        parts.append(screen.style("warning", "yellow") + f"  {for_terminal(warning)}\n")
+        parts.append(screen.style(f"{'warning':<14}", "yellow") + _beside(for_terminal(warning), screen) + "\n")
     return "\n".join(parts)
 
 
@@ -138,7 +138,7 @@ def _types(summary: Summary, screen: Screen) -> str:
     columns = (
         Column("type"),
         Column("tensors", is_number=True),
-        Column("values", is_number=True),
+        Column("values", is_number=True, is_spare=True),
         Column("size", is_number=True),
         Column("share", is_number=True),
     )

@@ -51,6 +51,11 @@ class Screen:
         """The same as wide as it is now: a window may be drawn larger or smaller while a program runs."""
         return replace(self, width=_columns()) if self.is_terminal else self
 
+    @property
+    def room(self) -> int:
+        """Columns for what is no prose, such as a table: all there are, however wide."""
+        return self.width if self.width < _WIDEST else max(self.width, shutil.get_terminal_size((80, 24)).columns)
+
     def write(self, text: str) -> None:
         """Write at once: a person, or the next program, is waiting."""
         try:

@@ -79,22 +79,43 @@ def _invoke(arguments: Sequence[str]) -> int:
     except typer.Abort:
         return INTERRUPTED
     except typer.TyperException as error:
-        return _show_misuse(error)
+        return _show_misuse(error, command, arguments)
     return 0
 
 
-def _show_misuse(error: Any) -> int:
-    """Words that do not fit: what is wrong, and where the help is."""
-    context = getattr(error, "ctx", None)
-    where = context.command_path if context is not None else "selfee"
+def _show_misuse(error: Any, command: Any, arguments: Sequence[str]) -> int:
+    """Words that do not fit: what is wrong, how it is done right, and where the help is."""
     message = error.format_message().strip().replace(". Did you", "; did you")
-    if near := re.fullmatch(r"(.*) \(Possible options: (.*)\)", message, re.DOTALL):
-        message = f"{near[1].rstrip('.')}; did you mean {' or '.join(near[2].split(', '))}"
     if message.startswith("Usage:") or type(error).__name__ == "NoArgsIsHelpError":
         sys.stderr.write(message + "\n")
         return MISUSED
+    where, meant = _meant(command, arguments)
+    if near := re.fullmatch(r"(.*) \(Possible options: (.*)\)", message, re.DOTALL):
+        message = f"{near[1].rstrip('.')}; did you mean {' or '.join(near[2].split(', '))}"
+    elif message.startswith("No such command") and "did you mean" not in message:
+        message = f"{message.rstrip('.')}; there are {', '.join(meant.commands)}"
+    elif message.startswith("Missing") and (example := _EXAMPLE.search(meant.epilog or "")):
+        message = f"{message.rstrip('.')}; for example: {example[1]}"
+    message = message.replace(": Value error, ", ": ")
+    message = _NO_NUMBER.sub(lambda found: f"expected a {'whole ' * (found[1] == 'integer')}number", message)
     _complain(f"{message[:1].lower()}{message[1:].rstrip('.?')}; see: {where} --help")
     return MISUSED
+
+
+_EXAMPLE = re.compile(r"^  (selfee .*)$", re.MULTILINE)
+_NO_NUMBER = re.compile(r"Input should be a valid (integer|number), unable to parse string as an? \w+")
+
+
+def _meant(command: Any, arguments: Sequence[str]) -> tuple[str, Any]:
+    """The command that the words lead to, and its path: not every error knows it."""
+    path = ["selfee"]
+    for word in arguments:
+        children = getattr(command, "commands", {})
+        if word not in children:
+            break
+        command = children[word]
+        path.append(word)
+    return " ".join(path), command
 
 
 def _complain(message: str) -> None:

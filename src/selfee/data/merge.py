@@ -22,7 +22,7 @@ from selfee.data.duplicates import Duplicates
 from selfee.data.files import BadRow, files_of, read_rows
 from selfee.data.records import BadRecordError, Record, read_record
 from selfee.data.sources import NAMES_2023
-from selfee.errors import UsageError
+from selfee.errors import BadFileError, UsageError
 from selfee.weights.folders import FolderKind
 
 MANIFEST = "manifest.json"
@@ -53,6 +53,8 @@ def chain_files(inputs: Sequence[str]) -> list[ChainFile]:
     """The files that these words name: a folder's data files; of a training set's folder, its lines alone."""
     found = []
     for given in map(parse_chain_file, inputs):
+        if not given.path.exists():
+            raise BadFileError(f"{given.path}: no such file or folder; expected chains or a folder of them")
         if (given.path / MANIFEST).is_file():
             parts = [given.path / f"{split}.jsonl" for split in _SPLITS]
             paths = [path for path in parts if path.is_file() and path.stat().st_size]
