@@ -9,9 +9,9 @@ from pathlib import Path
 
 from selfee.errors import BadFileError, ResourceError, UnsupportedFileError
 from selfee.train.config import Precision, TrainConfig
+from selfee.weights.disk import human_size
 from selfee.weights.open import open_checkpoint
 
-_GIB = 1 << 30
 _MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 
 
@@ -44,7 +44,7 @@ class Memory:
 
     def __str__(self) -> str:
         names = ("weights", "gradients", "optimizer", "activations")
-        return ", ".join(f"{name} {getattr(self, name) / _GIB:.2f}" for name in names) + " GiB"
+        return ", ".join(f"{name} {human_size(getattr(self, name))}" for name in names)
 
 
 def shape_of(folder: Path) -> Shape:
@@ -106,6 +106,6 @@ def require_room(where: Path, memory: Memory, have: int | None, config: TrainCon
         advice.append("--precision bf16")
     advice.append(f"--max-length {max(1, config.max_length // 2)}")
     raise ResourceError(
-        f"{where}: training it takes about {memory.total / _GIB:.1f} GiB ({memory}), and {have / _GIB:.1f} GiB are "
-        f"free; try {' or '.join(advice)}"
+        f"{where}: training it takes about {human_size(memory.total)} ({memory}), and {human_size(have)} are free; "
+        f"expected less; try {' or '.join(advice)}"
     )
