@@ -14,9 +14,10 @@ from tests.train.chains import some_chains, write_chains
 
 from selfee.errors import BadFileError, ResourceError, UsageError
 from selfee.train import run
-from selfee.train.config import TrainConfig, preset
+from selfee.train.config import Precision, TrainConfig, preset
 from selfee.train.run import plan, train
 from selfee.train.state import states
+from selfee.weights.huggingface.stored import DType
 from selfee.weights.open import open_checkpoint
 
 torch = pytest.importorskip("torch", reason="torch is not installed; pip install 'selfee[train]'")
@@ -75,17 +76,17 @@ def test_a_run_killed_twice_ends_bit_for_bit_like_one_that_was_not(
     assert not states(broken)
 
 
-def test_the_trained_folder_is_opened_by_inference_and_differs_from_its_base(
-    tmp_path: Path, model: Path, data: Path
-) -> None:
-    end = train(plan(model, data, tmp_path / "out", replace(LORA, learning_rate=1e-2)))
+def test_a_trained_folder_is_opened_by_inference_and_keeps_what_lora_does_not_touch(tmp_path: Path, data: Path) -> None:
+    model = tmp_path / "short"
+    make_tiny_hf(model, dtype=DType.F16)  # bfloat16, in which the base is computed with, would lose bits of it
+    config = replace(LORA, learning_rate=1e-2, precision=Precision.BF16)
+    end = train(plan(model, data, tmp_path / "out", config))
     folder = Path(end["folder"])
     assert (folder / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
     base, trained = open_checkpoint(model), open_checkpoint(folder)
-    assert {name: info.shape for name, info in base.tensors.items()} == {
-        name: info.shape for name, info in trained.tensors.items()
-    }
+    first, second = ({n: (one.shape, one.type) for n, one in file.tensors.items()} for file in (base, trained))
+    assert first == second
     assert not np.array_equal(base.read("blk.0.attn_q.weight"), trained.read("blk.0.attn_q.weight"))
     assert np.array_equal(base.read("token_embd.weight"), trained.read("token_embd.weight"))
 

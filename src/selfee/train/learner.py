@@ -54,18 +54,17 @@ class Learner:
             trained, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=config.weight_decay
         )
 
+    def _read(self, dtype: Any) -> Any:
+        return library("transformers").AutoModelForCausalLM.from_pretrained(
+            self.folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True, trust_remote_code=False
+        )
+
     def _load(self) -> Any:
         transformers, config = library("transformers"), self.config
         short = config.lora_rank and config.precision is Precision.BF16
         transformers.utils.logging.disable_progress_bar()
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            self.folder,
-            dtype=self.torch.bfloat16 if short else self.torch.float32,
-            attn_implementation="sdpa",
-            local_files_only=True,
-            trust_remote_code=False,
-        )
         self.stored = transformers.AutoConfig.from_pretrained(self.folder, local_files_only=True).dtype
+        model = self._read(self.torch.bfloat16 if short else self.torch.float32)
         model.config.use_cache = False
         if config.lora_rank:
             peft = library("peft")
@@ -147,11 +146,20 @@ class Learner:
             return self.torch.autocast(self.device, dtype=self.torch.bfloat16)
         return contextlib.nullcontext()
 
-    def write(self, folder: Path) -> None:
-        """Write the model as a Hugging Face folder, in the number type it came in; LoRA's matrices are added in."""
-        model = self.model.merge_and_unload() if self.config.lora_rank else self.model
-        model.config.use_cache = True
-        model.to(self.stored or self.torch.float32).save_pretrained(folder)
+    def write(self, folder: Path, adapter: Path | None = None) -> None:
+        """Write the model as a Hugging Face folder, in the number type it came in.
+
+        An ``adapter`` is added to the base as it is stored: what LoRA does not touch keeps every bit. The learner
+        cannot be used afterwards.
+        """
+        stored = self.stored or self.torch.float32
+        if adapter is not None:
+            self.model = None  # its memory is needed
+            model = library("peft").PeftModel.from_pretrained(self._read(stored), adapter).merge_and_unload()
+        else:
+            self.model.config.use_cache = True
+            model = self.model.to(stored)
+        model.save_pretrained(folder)
         for path in self.folder.iterdir():
             if path.is_file() and is_companion(path.name) and not (folder / path.name).exists():
                 (folder / path.name).write_bytes(path.read_bytes())

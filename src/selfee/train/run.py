@@ -137,11 +137,12 @@ def _counts(plan: Plan) -> Row:
 
 
 def _write_model(out: Path, learner: Learner) -> None:
-    if learner.config.lora_rank:
-        with replacing_folder(out / "adapter", force=True) as part:
+    adapter = out / "adapter" if learner.config.lora_rank else None
+    if adapter is not None:
+        with replacing_folder(adapter, force=True) as part:
             learner.write_adapter(part)
     with replacing_folder(out / "model", force=True) as part:
-        learner.write(part)
+        learner.write(part, adapter)
 
 
 @contextmanager
