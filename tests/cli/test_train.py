@@ -73,7 +73,7 @@ def test_without_torch_training_names_the_extra(
     model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert selfee("train", model, data, "-o", tmp_path / "run") == 1
+    assert selfee("train", model, data, "-o", tmp_path / "run", "--preset", "tiny") == 1
     assert "pip install 'selfee[train]'" in capsys.readouterr().err
 
 
@@ -92,6 +92,14 @@ def test_wrong_words_are_one_error_that_says_what_is_right(
 ) -> None:
     assert selfee("train", model, data, *words) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_several_processes_are_refused_and_not_let_loose_on_one_folder(
+    model: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert selfee("train", model, data, "-o", "run") == 2
+    assert "several processes" in capsys.readouterr().err
 
 
 def test_a_run_trains_a_folder_that_can_be_converted(

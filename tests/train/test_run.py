@@ -12,7 +12,7 @@ import pytest
 from tests.tiny_hf import make_tiny_hf
 from tests.train.chains import some_chains, write_chains
 
-from selfee.errors import BadFileError, ResourceError, UsageError
+from selfee.errors import BadFileError, ResourceError, SelfeeError, UsageError
 from selfee.train import run
 from selfee.train.config import Precision, TrainConfig, preset
 from selfee.train.run import plan, train
@@ -144,3 +144,23 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(
 def test_what_is_no_hugging_face_folder_says_how_to_make_one(tmp_path: Path, data: Path) -> None:
     with pytest.raises(BadFileError, match="selfee convert"):
         plan(tmp_path, data, tmp_path / "out", FULL)
+
+
+def test_a_context_or_vocabulary_that_does_not_fit_is_said_before_the_start(tmp_path: Path, data: Path) -> None:
+    make_tiny_hf(tmp_path / "short", config={"max_position_embeddings": 128})
+    with pytest.raises(UsageError, match="add --max-length 128"):
+        plan(tmp_path / "short", data, tmp_path / "out", FULL)
+    make_tiny_hf(tmp_path / "few", config={"vocab_size": 300})
+    with pytest.raises(BadFileError, match="its embedding 300 rows"):
+        plan(tmp_path / "few", data, tmp_path / "out", FULL)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_state(
+    tmp_path: Path, model: Path, data: Path
+) -> None:
+    with pytest.raises(KilledError):
+        train(plan(model, data, tmp_path / "out", replace(FULL, learning_rate=1e30)), killed_after(2))
+    with pytest.raises(SelfeeError, match="try a lower --learning-rate"):
+        train(plan(model, data, tmp_path / "out", replace(FULL, learning_rate=1e30)))
+    assert states(tmp_path / "out")
+    assert not (tmp_path / "out" / "model").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,6 +71,8 @@ def train(
         return
     if out is None:
         raise UsageError("train: no folder for the run was given; expected -o FOLDER, or --preview 3 to look first")
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        raise UsageError("train: was started in several processes; expected one: training on several is not there yet")
     from selfee.train.run import plan as make_plan
 
     plan = make_plan(model, data, out, config, validation)

@@ -211,6 +211,11 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.lessons)
 
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens there are."""
+        return self._tokenizer.vocab_size
+
     def example(self, index: int) -> Example:
         """One lesson in tokens. Raises RefusedError."""
         return encode_lesson(self.lessons[index], self._tokenizer, self._weights, self._max_length)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +76,9 @@ class Learner:
                 target_modules="all-linear",
                 task_type="CAUSAL_LM",
             )
-            model = peft.get_peft_model(model, settings)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # peft calls transformers by a name it will lose
+                model = peft.get_peft_model(model, settings)
         if config.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         return model.to(self.device)
@@ -155,7 +158,9 @@ class Learner:
         stored = self.stored or self.torch.float32
         if adapter is not None:
             self.model = None  # its memory is needed
-            model = library("peft").PeftModel.from_pretrained(self._read(stored), adapter).merge_and_unload()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)
+                model = library("peft").PeftModel.from_pretrained(self._read(stored), adapter).merge_and_unload()
         else:
             self.model.config.use_cache = True
             model = self.model.to(stored)

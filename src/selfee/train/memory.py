@@ -25,6 +25,7 @@ class Shape:
     hidden: int
     ffn: int
     vocabulary: int
+    context: int  # tokens it can read; 0 = unknown
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def shape_of(folder: Path) -> Shape:
         layers, hidden, ffn, vocabulary = (
             int(config[name]) for name in ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size")
         )
+        context = int(config.get("max_position_embeddings") or 0)
     except (ValueError, KeyError, TypeError) as error:
         raise UnsupportedFileError(
             f"{path}: cannot be read ({error}); expected the settings of a LLaMA model"
@@ -70,7 +72,9 @@ def shape_of(folder: Path) -> Shape:
         for name, info in tensors.items()
         if name.startswith("blk.") and name.split(".")[2] in _MATRICES and name.endswith(".weight")
     )
-    return Shape(sum(math.prod(info.shape) for info in tensors.values()), linear, layers, hidden, ffn, vocabulary)
+    return Shape(
+        sum(math.prod(info.shape) for info in tensors.values()), linear, layers, hidden, ffn, vocabulary, context
+    )
 
 
 def estimate(shape: Shape, config: TrainConfig) -> Memory:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from selfee.engines.memory import available_memory
-from selfee.errors import ResourceError, UsageError
+from selfee.errors import BadFileError, ResourceError, SelfeeError, UsageError
 from selfee.jsonl import read_jsonl
 from selfee.llama.tokenizer import load_tokenizer
 from selfee.train.config import TrainConfig
@@ -61,12 +62,23 @@ def open_dataset(model: Path, data: Path, config: TrainConfig) -> Dataset:
 
 def plan(model: Path, data: Path, out: Path, config: TrainConfig, validation: Path | None = None) -> Plan:
     """Read the data and look whether the model can be trained here. Raises ResourceError if it cannot."""
-    memory = estimate(shape_of(model), config)
+    shape = shape_of(model)
+    if 0 < shape.context < config.max_length:
+        raise UsageError(
+            f"max_length: is {config.max_length}, and {model} reads at most {shape.context} tokens; expected no more; "
+            f"add --max-length {shape.context}"
+        )
+    memory = estimate(shape, config)
     require_room(model, memory, _free_memory(), config)
     if (out / "model").exists() or (out.exists() and not out.is_dir()):
         raise UsageError(f"{out}: holds a finished run; expected a new folder or an interrupted run; choose another")
     train_file, beside = data_files(data)
     dataset = open_dataset(model, train_file, config)
+    if dataset.vocab_size > shape.vocabulary:
+        raise BadFileError(
+            f"{model}: its tokenizer has {dataset.vocab_size} tokens and its embedding {shape.vocabulary} rows; "
+            "expected a row for each token; take the tokenizer that belongs to the model"
+        )
     checked = validation or beside
     looked_at = Feed(open_dataset(model, checked, config), config) if checked else None
     facts = {"model": _digest(model / "config.json"), "data": _digest(train_file)}
@@ -106,6 +118,11 @@ def _steps(plan: Plan, learner: Learner, step: int, position: int, write: Callab
         rate = config.rate(step, steps)
         losses, norm = learner.step(rows, rate)
         step += 1
+        if not math.isfinite(losses.mean + norm):
+            raise SelfeeError(
+                f"{plan.model}: loss {losses.mean} and gradient {norm} in step {step}; expected numbers; the last "
+                "saved state is kept; try a lower --learning-rate, or --precision fp32"
+            )
         seconds = time.monotonic() - started
         last = {"loss": losses.mean}
         epoch = position / len(plan.feed)
