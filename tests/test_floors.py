@@ -19,6 +19,7 @@ FLOORS = {
     "engines": 3,
     "chain": 4,
     "data": 5,
+    "train": 5,
     "eval": 5,
     "api": 6,
     "serve": 6,

@@ -16,7 +16,10 @@ import selfee
 GOLDEN = Path(__file__).parent / "golden" / "public_names.txt"
 """Written by ``python -m tests.test_public_names``."""
 
-ROOMS = ("selfee", "selfee.chain", "selfee.data", "selfee.engines", "selfee.eval", "selfee.llama", "selfee.weights")
+ROOMS = (
+    "selfee",
+    *(f"selfee.{room}" for room in ("chain", "data", "engines", "eval", "llama", "train", "weights")),
+)
 
 
 def describe(room: str) -> list[str]:

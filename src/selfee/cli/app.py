@@ -31,6 +31,7 @@ COMMANDS = {
     "report": "Sum up judgments: scores with intervals, biases of the judge, a page with every question.",
     "card": "Write the model card of a folder of files: sizes, memory, types, quality, checksums, commands.",
     "data": "Make training data: collect questions, have chains made of them, merge, look at what came of it.",
+    "train": "Teach a model to revise itself: whole or by LoRA, from chains to a folder that runs.",
     "delta": "Make, apply and show deltas: what leads from a base model to one trained from it.",
     "doctor": "Say what this machine has, what fits, what is missing, and how to get it.",
     "completion": "Teach a shell to complete commands, flags and models with the Tab key.",

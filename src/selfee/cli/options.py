@@ -33,6 +33,7 @@ class FlagGroup:
     has_variables: bool = True  # whether SELFEE_SOME_FLAG sets --some-flag
     help: str = ""  # for every flag; "{field}" is its name; empty = the field's comment
     words: Mapping[str, str] = dataclasses.field(default_factory=dict)  # field -> help, where the comment is for Python
+    only_given: bool = False  # hand over what was given, by field, and make no instance of it
 
     def names(self) -> dict[str, str]:
         """Field -> parameter name."""
@@ -143,7 +144,7 @@ def _build(group: FlagGroup, values: dict[str, Any]) -> Any:
         for field, value in given.items()
         if value is not None
     }
-    return group.kind(**fields)
+    return fields if group.only_given else group.kind(**fields)
 
 
 def _parse(field: str, hint: Any, text: str) -> Any:

@@ -1,0 +1,1 @@
+"""What `selfee train` shows: examples before it begins, and how far it is."""
