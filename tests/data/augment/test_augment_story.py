@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.cli.story import Outcome, Shell
 from tests.data.augment.test_kill_story import write_rows
 from tests.engines.paid.batch_server import BatchServer
 from tests.engines.paid.faulty_teacher import FaultyTeacher, Plan
@@ -19,13 +20,9 @@ from selfee.chain.record import from_dataset
 from selfee.journal import Journal
 
 
-def run(*words: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run ``selfee data …``; its exit code must be ``code``."""
-    done = subprocess.run(
-        [sys.executable, "-m", "selfee.cli", "data", *map(str, words)], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == code, done.stderr + done.stdout
-    return done
+def run(*words: str | Path, code: int = 0) -> Outcome:
+    """Run ``selfee data …`` within this process (its courier is one of its own); its exit code must be ``code``."""
+    return Shell(Path.cwd()).run("data", *map(str, words), check=code)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -74,6 +71,7 @@ def test_a_record_has_selfees_fields_first_and_tells_where_it_comes_from(tmp_pat
     assert times[0]["seconds"] >= 0
 
 
+@pytest.mark.slow
 def test_two_shards_and_a_merge_of_their_journals_give_the_file_of_one_run(tmp_path: Path) -> None:
     samples = tmp_path / "samples.jsonl"
     write_rows(samples, 24)
@@ -98,13 +96,13 @@ def test_two_shards_and_a_merge_of_their_journals_give_the_file_of_one_run(tmp_p
 
 def test_failed_rows_stop_no_other_and_are_tried_again_by_a_command(tmp_path: Path) -> None:
     samples, out = tmp_path / "samples.jsonl", tmp_path / "chains.jsonl"
-    write_rows(samples, 12)
+    write_rows(samples, 8)
     plan = Plan(faults=("server",), share=0.25, most=10**6, latency=0.0)
     with FaultyTeacher(plan) as teacher:
         told = run("augment", samples, "-o", out, "-m", teacher.url, "--attempts", "1", "--concurrency", "4")
         failed = read(tmp_path / "chains.failed.jsonl")
-        assert 0 < len(failed) < 12
-        assert len(read(out)) == 12 - len(failed)
+        assert 0 < len(failed) < 8
+        assert len(read(out)) == 8 - len(failed)
         assert {row["failure"]["kind"] for row in failed} == {"server"}
         assert "selfee data retry" in told.stderr
         paid = sum(teacher.paid.values())
@@ -223,17 +221,17 @@ def test_a_dry_run_asks_nobody_and_tells_calls_and_money(tmp_path: Path) -> None
 
 def test_a_limit_of_cost_stops_and_a_higher_one_goes_on(tmp_path: Path) -> None:
     samples, out = tmp_path / "samples.jsonl", tmp_path / "chains.jsonl"
-    write_rows(samples, 20)
+    write_rows(samples, 10)
     words = ("augment", samples, "-o", out, "--price-in", "100", "--price-out", "200", "--concurrency", "2")
     with FaultyTeacher(Plan(latency=0.0)) as teacher:
-        told = run(*words, "-m", teacher.url, "--max-cost", "0.4", code=1).stderr
+        told = run(*words, "-m", teacher.url, "--max-cost", "0.2", code=1).stderr
         assert "--max-cost" in told
         assert "rows are left" in told
         with Journal(tmp_path / "chains.journal") as journal:
-            assert 0 < journal.spent() <= 0.4
+            assert 0 < journal.spent() <= 0.2
         run("retry", out, "--max-cost", "1000")
         assert max(teacher.paid.values()) == 1
-    assert len(read(out)) == 20
+    assert len(read(out)) == 10
     told = run(*words[:4], "-m", "http://127.0.0.1:1/v1#unheard-of", "--max-cost", "1", code=2).stderr
     assert "--price-in" in told
 
@@ -258,14 +256,14 @@ def test_ctrl_c_waits_for_what_is_under_way_and_writes_what_there_is(tmp_path: P
 
 def test_batches_make_the_same_chains_a_file_a_round(tmp_path: Path) -> None:
     samples = tmp_path / "samples.jsonl"
-    write_rows(samples, 16)
+    write_rows(samples, 8)
     with FaultyTeacher(Plan(latency=0.0)) as teacher:
         run("augment", samples, "-o", tmp_path / "calls.jsonl", "-m", teacher.url, "-q")
     with BatchServer(fail_once=5) as server:
         out = tmp_path / "batches.jsonl"
         words = ("augment", samples, "-o", out, "-m", server.url, "--batch", "--poll", "0.05")
         told = run(*words).stderr
-        assert "round 1: 16 requests in 1 batch" in told
+        assert "round 1: 8 requests in 1 batch" in told
         assert max(server.paid.values()) == 1
         rounds = len(server.batches)
         assert 3 <= rounds <= 24

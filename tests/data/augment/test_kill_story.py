@@ -72,7 +72,7 @@ def survives(tmp_path: Path, rows: int, kills: int, seed: int) -> None:
         done = 0
         while done < kills:
             process = start(teacher, samples, out)
-            assert kill_while_it_works(teacher, process, draw.uniform(0.0, 0.5)), f"over after {done} kills"
+            assert kill_while_it_works(teacher, process, draw.uniform(0.0, 0.3)), f"over after {done} kills"
             done += 1
         finish(start(teacher, samples, out))
         assert calm.keys() >= {"reply", "rate", "server"}
@@ -89,10 +89,11 @@ def survives(tmp_path: Path, rows: int, kills: int, seed: int) -> None:
 
 
 def test_five_kills_cost_nothing_twice_and_change_no_byte(tmp_path: Path) -> None:
-    survives(tmp_path, rows=36, kills=5, seed=1)
+    survives(tmp_path, rows=30, kills=5, seed=1)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # it starts 45 processes: minutes where others use the machine
 @pytest.mark.parametrize("seed", [2, 3])
 def test_twenty_kills_cost_nothing_twice_and_change_no_byte(tmp_path: Path, seed: int) -> None:
-    survives(tmp_path, rows=260, kills=20, seed=seed)
+    survives(tmp_path, rows=180, kills=20, seed=seed)
