@@ -199,10 +199,10 @@ def test_scoring_that_nobody_waits_for_is_given_up(tiny_path: Path) -> None:
             await task
         assert await backend.score(["the sea"], top=0)  # waits for its turn
         assert time.monotonic() - began < whole
+        cut = asyncio.create_task(backend.score([[*each, 7] for each in prompts], top=0))
+        await asyncio.sleep(0.02)
+        await backend.cut()
         with pytest.raises(EngineError, match="given up"):
-            cut = asyncio.create_task(backend.score([[*each, 7] for each in prompts], top=0))
-            await asyncio.sleep(0.02)
-            await backend.cut()
             await cut
         return True
 
