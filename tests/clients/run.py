@@ -45,8 +45,10 @@ def main() -> int:
             print(f"{name}: could not be installed ({error})")
             failed += 1
             continue
-        with served(options.model if name in NEEDS_MODEL else None) as url:
-            done = subprocess.run([*command, url], cwd=HERE / name, env=environment(name), timeout=1800, check=False)
+        model = options.model if name in NEEDS_MODEL else None
+        with served(model) as url:
+            environ = environment(name) | ({"SELFEE_MODEL_FILE": file_of(model)} if model else {})
+            done = subprocess.run([*command, url], cwd=HERE / name, env=environ, timeout=1800, check=False)
         print(f"== {name}: {'ok' if done.returncode == 0 else 'FAILED'}", flush=True)
         failed += done.returncode != 0
     return failed
@@ -95,6 +97,14 @@ def environment(name: str) -> dict[str, str]:
         | {"OPENAI_API_KEY": "none", "HF_HUB_OFFLINE": "1", "LLM_USER_PATH": str(home), "NO_COLOR": "1"}
         | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     )
+
+
+def file_of(model: str) -> str:
+    """Where a model lies that was served: as a file, or under its name."""
+    if Path(model).is_file():
+        return str(Path(model).resolve())
+    command = [sys.executable, "-m", "selfee.cli", "models", "path", model]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 @contextlib.contextmanager

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from tests.engines.test_local import PIECES, ToyRuntime, ToySession
 from tests.tiny import make_tiny
 
+from selfee.engines.cancelling import Cancellation
 from selfee.engines.growing import log_softmax
 from selfee.engines.local import LocalEngine
 from selfee.engines.runtime import load_runtime
 from selfee.engines.scoring import ScoredSequence, ScoringRequest, TokenScoringEngine, token_scoring_of
 from selfee.engines.scripted import ScriptedEngine
-from selfee.errors import ContextOverflowError, UsageError
+from selfee.errors import ContextOverflowError, EngineError, UsageError
 from selfee.llama.reference import ReferenceSession
 from selfee.weights.open import open_checkpoint
 
@@ -88,6 +89,23 @@ def test_a_continuation_before_a_given_position_costs_no_scores() -> None:
     assert greedy is scored.tokens[3].is_greedy
     with pytest.raises(UsageError, match="position 2 not every token is scored"):
         scored.total(2)
+
+
+def test_a_batch_that_is_given_up_goes_no_further() -> None:
+    cancellation = Cancellation()
+
+    class Watched(ToyRuntime):
+        def piece(self, token: int) -> str:  # asked for once the first scores are there
+            cancellation.set()
+            return super().piece(token)
+
+    runtime = Watched()
+    engine = LocalEngine(runtime)
+    batch = [ScoringRequest((4 + number, *[4, 5, 6] * 9), cancellation=cancellation) for number in range(4)]
+    with pytest.raises(EngineError, match="given up"):
+        engine.score_tokens(batch)
+    assert sum(session.evaluated for session in runtime.sessions) == 28
+    assert engine.score_tokens([ScoringRequest(batch[1].tokens)])  # and the next may begin
 
 
 def test_tokens_that_cannot_be_scored_are_refused_before_anything_is_computed() -> None:

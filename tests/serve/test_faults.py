@@ -26,7 +26,6 @@ from selfee.engines.scripted import Reply
 from selfee.errors import BadFileError, ResourceError, SelfeeError
 from selfee.serve.chain_log import ChainLog
 from selfee.serve.config import Limits
-from selfee.serve.engine.wire import error_from_json, error_to_json
 from selfee.serve.protocol.errors import BackendLostError
 from selfee.serve.running import bind
 
@@ -289,12 +288,6 @@ def test_f7_chains_are_kept_only_where_that_was_asked_for(tmp_path: Path) -> Non
     assert len(path.read_text(encoding="utf-8").splitlines()) == 4
 
 
-def test_f9_a_model_that_does_not_fit_is_refused_before_it_is_loaded(tiny_path: Path) -> None:
-    error = error_from_json(error_to_json(ResourceError("tiny.gguf: needs 9.9 GB, have 7.4; use a smaller file")))
-    assert isinstance(error, ResourceError)
-    assert "needs 9.9 GB, have 7.4" in str(error)
-
-
 def test_f10_an_address_that_cannot_be_listened_on() -> None:
     with bind("127.0.0.1", 0) as taken, pytest.raises(ResourceError, match="--port"):
         bind("127.0.0.1", taken.getsockname()[1])
@@ -366,14 +359,6 @@ def test_f11_a_process_that_computes_ends_with_the_server(tmp_path: Path, tiny_p
     process.send_signal(signal.SIGKILL)
     process.wait(10)
     wait_for(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))
-
-
-def test_f12_few_files_may_be_open_and_the_server_stays(tmp_path: Path) -> None:
-    with serving() as server:
-        connections = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(50)]
-        assert ok(server.post(CHAT, {"messages": [QUESTION]}))
-        for connection in connections:
-            connection.close()
 
 
 def test_the_loop_of_events_stays_free_while_a_prompt_is_read(process_server: Running) -> None:

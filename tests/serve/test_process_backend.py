@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from pathlib import Path
@@ -180,6 +181,32 @@ def test_a_job_that_is_closed_leaves_nothing_behind(tiny_path: Path) -> None:
 
     process, threads = with_both(tiny_path, work)
     assert process == threads
+
+
+def test_scoring_that_nobody_waits_for_is_given_up(tiny_path: Path) -> None:
+    prompts = [[number + 5, *[5 + token % 40 for token in range(500)]] for number in range(12)]
+
+    async def work(backend: Backend) -> bool:
+        await backend.score(["the sky"], top=0)  # whatever is made at the first time
+        began = time.monotonic()
+        await backend.score(prompts[:6], top=0)
+        whole = time.monotonic() - began
+        task = asyncio.create_task(backend.score(prompts[6:], top=0))
+        await asyncio.sleep(0.02)
+        began = time.monotonic()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await backend.score(["the sea"], top=0)  # waits for its turn
+        assert time.monotonic() - began < whole
+        cut = asyncio.create_task(backend.score([[*each, 7] for each in prompts], top=0))
+        await asyncio.sleep(0.02)
+        await backend.cut()
+        with pytest.raises(EngineError, match="given up"):
+            await cut
+        return True
+
+    assert with_both(tiny_path, work) == (True, True)
 
 
 def test_errors_of_the_engine_come_as_they_are(tiny_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import httpx2
 
+from selfee.engines.lines import Line, Lines
 from selfee.engines.retry import RETRYABLE_STATUSES, RefusedError, RetryPolicy, call_with_retries, parse_retry_after
 from selfee.engines.sse import SseParser
 from selfee.engines.wire import Complaint, parse_complaint, parse_payload, to_error
@@ -58,6 +59,7 @@ class Exchange:
     status: int | None = None  # of HTTP; None = no answer
     received: Mapping[str, str] = field(default_factory=dict)  # the answer's headers; names in any case
     model: str = ""  # that answered, as the server says
+    line: Line | None = field(default=None, repr=False)  # to send it by; None = the connection's own sockets
 
 
 class ServerConnection:
@@ -74,13 +76,20 @@ class ServerConnection:
         headers = {"user-agent": "selfee", "accept-encoding": "identity"}
         if self._key:
             headers["authorization"] = f"Bearer {self._key}"
-        self._client = httpx2.Client(
-            headers=headers,
-            timeout=httpx2.Timeout(stall, connect=min(timeouts.connect, stall)),
-            follow_redirects=False,
-            trust_env=False,
-            proxy=proxy,
-        )
+        trusted = httpx2.create_ssl_context(trust_env=False)
+
+        def make_client() -> httpx2.Client:
+            return httpx2.Client(
+                headers=headers,
+                timeout=httpx2.Timeout(stall, connect=min(timeouts.connect, stall)),
+                follow_redirects=False,
+                trust_env=False,
+                proxy=proxy,
+                verify=trusted,
+            )
+
+        self._client = make_client()
+        self.lines = Lines(make_client)
 
     def __repr__(self) -> str:
         return f"ServerConnection({self.base_url!r})"
@@ -88,6 +97,7 @@ class ServerConnection:
     def close(self) -> None:
         """Close every socket."""
         self._client.close()
+        self.lines.close()
 
     def redact(self, text: str) -> str:
         """``text`` without the API key."""
@@ -120,7 +130,8 @@ class ServerConnection:
                 raise RefusedError(error, again=error.retryable) from error
             return _resume(first, stream)
 
-        return call_with_retries(self._limits.retry, attempt)
+        line = exchange.line if exchange else None
+        return call_with_retries(self._limits.retry, attempt, sleep=line.wait if line else time.sleep)
 
     def json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """One request, one JSON object; retried like ``events``."""
@@ -158,9 +169,14 @@ class ServerConnection:
         content = None if body is None else json.dumps(body).encode("ascii")
         headers = {} if content is None else {"content-type": "application/json"}
         headers |= exchange.headers if exchange else {}
-        request = self._client.build_request(method, where, content=content, headers=headers)
+        line = exchange.line if exchange else None
+        client = line.client if line else self._client
+        extensions = {"trace": line.trace} if line else None
+        request = client.build_request(method, where, content=content, headers=headers, extensions=extensions)
         try:
-            response = self._client.send(request, stream=True)
+            if line and line.is_cut:
+                raise RefusedError(EngineError(f"{where}: given up before it was asked", kind="cut"), again=False)
+            response = client.send(request, stream=True)
         except httpx2.HTTPError as error:
             self._refuse(error, where)
         if exchange is not None:

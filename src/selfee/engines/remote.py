@@ -41,6 +41,8 @@ class RemoteEngine:
     ``temperature`` is 0 and it is a completion (greedy text depends on nothing else, up to how the server tokenises
     the seam; a ``max_tokens`` left is counted in the events seen); otherwise a retryable EngineError is raised.
     Nothing delivered yet: the request is sent again in any case.
+
+    A request whose ``cancellation`` is set ends at once as CANCELLED: its socket is closed, whatever it waits for.
     """
 
     def __init__(
@@ -132,7 +134,21 @@ class RemoteEngine:
         return self._model
 
     def _stream(self, request: Request | ChatRequest, path: str, exchange: Exchange | None = None) -> Iterator[Chunk]:
-        reading = _Reading(request, StopFilter(request.stop), exchange=exchange or Exchange())
+        exchange, cancellation = exchange or Exchange(), request.cancellation
+        if cancellation is None:
+            yield from self._attempts(request, path, exchange)
+            return
+        try:
+            with self._server.lines.lend(cancellation) as exchange.line:
+                yield from self._attempts(request, path, exchange)
+        except EngineError:
+            if not cancellation.is_set:
+                raise
+            yield Chunk("", FinishReason.CANCELLED)  # the error is our own hanging up
+
+    def _attempts(self, request: Request | ChatRequest, path: str, exchange: Exchange) -> Iterator[Chunk]:
+        reading = _Reading(request, StopFilter(request.stop), exchange=exchange)
+        wait = exchange.line.wait if exchange.line else time.sleep
         retry = self._limits.retry
         for attempt in range(1, retry.attempts + 1):
             events = self._open(reading, path)  # retries on its own; its errors are final
@@ -141,7 +157,7 @@ class RemoteEngine:
             except EngineError as error:
                 if not error.retryable or attempt == retry.attempts or not reading.may_go_on():
                     raise
-                time.sleep(retry.delay(attempt, None, random.uniform))
+                wait(retry.delay(attempt, None, random.uniform))
             else:
                 return
 

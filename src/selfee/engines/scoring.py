@@ -10,14 +10,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from selfee.engines.cancelling import Cancellation
 from selfee.engines.sessions import HeldSession, Session, SessionPool, count_shared
-from selfee.errors import ContextOverflowError, UsageError
+from selfee.errors import ContextOverflowError, EngineError, UsageError
 
 MOST_TOP = 100
 """The largest number of alternatives that may be asked for; lists of the whole vocabulary would fill the memory."""
@@ -34,6 +35,7 @@ class ScoringRequest:
     tokens: tuple[int, ...]
     since: int = 1  # the first position to score; the first token has nothing before it and no score
     top: int = 0  # so many most likely alternatives at each position
+    cancellation: Cancellation | None = field(default=None, compare=False)  # gives it up, and with it the whole batch
 
     def __post_init__(self) -> None:
         if not self.tokens:
@@ -91,7 +93,8 @@ class TokenScoringEngine(Protocol):
     def score_tokens(self, requests: Sequence[ScoringRequest]) -> list[ScoredSequence]:
         """Score sequences, results in the order of the requests.
 
-        Raises ContextOverflowError or UsageError before anything is computed.
+        Raises ContextOverflowError or UsageError before anything is computed, and EngineError soon after one of the
+        requests is given up.
         """
         ...
 
@@ -191,6 +194,7 @@ class TokenScorer:
     def _score_alone(self, held: HeldSession[Session], task: _Task) -> None:
         self._recall(task)
         while (start := task.start) is not None:
+            task.go_on()
             cached = held.align(task.tokens, start if self._reuse or task.evaluated else 0)
             if cached < start:
                 held.session.forward(task.tokens[cached:start])
@@ -201,6 +205,7 @@ class TokenScorer:
     def _score_together(self, main: HeldSession[Session], tasks: Sequence[_Task]) -> None:
         """Ends of several sequences in one pass, each in a session that begins like the main one."""
         for task in tasks:
+            task.go_on()
             self._recall(task)
         open_tasks = [task for task in tasks if 0 < task.missing <= _PIECE]
         together = open_tasks if len(open_tasks) > 1 else []
@@ -251,6 +256,12 @@ class _Task:
         self.scores: dict[int, ScoredToken] = {}
         self.evaluated = 0
         self._piece = piece
+        self._cancellation = request.cancellation
+
+    def go_on(self) -> None:
+        """Raise EngineError if nobody wants the scores any more."""
+        if self._cancellation is not None and self._cancellation.is_set:
+            raise EngineError("scoring: given up before its end; expected somebody to wait for it; ask again")
 
     @property
     def start(self) -> int | None:

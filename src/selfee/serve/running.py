@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -18,7 +22,11 @@ from selfee.serve.config import ServerConfig
 from selfee.serve.http_protocol import protocol_with
 from selfee.serve.service import Served, Service
 
+LOG = logging.getLogger("selfee.serve")
+
 _BACKLOG = 256
+_NO_MORE_FILES = (errno.EMFILE, errno.ENFILE)
+_SECONDS_BETWEEN = 10.0
 
 
 class Server(uvicorn.Server):
@@ -57,6 +65,24 @@ class Server(uvicorn.Server):
                     await asyncio.sleep(0.05)
         await self._service.cut()
         await super().shutdown(list(sockets) if sockets is not None else None)
+
+
+class FewFiles:
+    """Says once in a while, in one line, that no more connections can be opened; asyncio would say it hundredfold.
+
+    It tries again after a second, so that whoever waits is served once others leave.
+    """
+
+    def __init__(self) -> None:
+        self._last = -_SECONDS_BETWEEN
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """As ``loop.set_exception_handler`` wants it."""
+        if getattr(context.get("exception"), "errno", None) not in _NO_MORE_FILES:
+            loop.default_exception_handler(context)
+        elif time.monotonic() - self._last >= _SECONDS_BETWEEN:
+            self._last = time.monotonic()
+            LOG.warning("too many open files: new connections wait until others end; allow more (ulimit -n)")
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -105,6 +131,7 @@ def run_app(
         server_header=False,
         lifespan="off",
         h11_max_incomplete_event_size=config.limits.header_bytes,
+        backlog=_BACKLOG,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=2,
         ssl_certfile=None if tls is None else str(tls.certificate),
@@ -113,6 +140,7 @@ def run_app(
     server = Server(settings, service, config.limits.drain_seconds)
 
     async def serve() -> None:
+        asyncio.get_running_loop().set_exception_handler(FewFiles())
         with server.capture_signals():
             try:
                 await service.start()

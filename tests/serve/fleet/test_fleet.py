@@ -185,7 +185,7 @@ def test_a_worker_that_stops_talking_counts_as_lost() -> None:
         thread.join()
 
 
-def test_running_chains_do_not_need_the_controller_and_workers_find_a_new_one() -> None:
+def test_f3_running_chains_do_not_need_the_controller_and_workers_find_a_new_one() -> None:
     engine = story(0.01)
     with fleet([engine]) as running:
         threading.Timer(0.3, running.controller.kill).start()
@@ -196,7 +196,7 @@ def test_running_chains_do_not_need_the_controller_and_workers_find_a_new_one() 
         again.kill()
 
 
-def test_without_the_secret_nothing_is_told_and_nobody_registers() -> None:
+def test_s3_without_the_secret_nothing_is_told_and_nobody_registers() -> None:
     controller = start_controller()
     worker = start_worker(story(), controller.url)
     try:
@@ -232,7 +232,7 @@ def _paths(part: Any) -> list[str]:
     "address",
     ["http://169.254.169.254", "http://evil.example:80", "http://10.0.0.1:80", "http://127.0.0.1:1/x", "ftp://x"],
 )
-def test_a_worker_with_an_address_that_is_not_allowed_is_refused(address: str) -> None:
+def test_s3_a_worker_with_an_address_that_is_not_allowed_is_refused(address: str) -> None:
     controller = start_controller()
     try:
         body = {"worker_name": address, "check_heart_beat": True, "worker_status": None}
@@ -244,7 +244,7 @@ def test_a_worker_with_an_address_that_is_not_allowed_is_refused(address: str) -
         controller.kill()
 
 
-def test_the_controller_is_no_worker_of_itself_and_follows_no_redirect() -> None:
+def test_s3_the_controller_is_no_worker_of_itself_and_believes_no_stranger() -> None:
     controller = start_controller()
     headers = {"authorization": f"Bearer {SECRET}"}
     try:
@@ -252,6 +252,30 @@ def test_the_controller_is_no_worker_of_itself_and_follows_no_redirect() -> None
         assert httpx2.post(controller.url + "/register_worker", json=own, headers=headers).status_code == 400
         gone = {"worker_name": f"http://127.0.0.1:{free_port()}", "check_heart_beat": True}
         assert httpx2.post(controller.url + "/register_worker", json=gone, headers=headers).status_code == 400
+        assert registered(controller) == []
+    finally:
+        controller.kill()
+
+
+def test_s3_a_worker_that_answers_with_a_redirect_is_not_followed(httpserver: Any) -> None:
+    seen: list[str] = []
+
+    def elsewhere(request: Any) -> Any:
+        from werkzeug.wrappers import Response
+
+        seen.append(request.path)
+        return Response("", 307, {"location": httpserver.url_for("/metadata")})
+
+    httpserver.expect_request("/worker_get_status").respond_with_handler(elsewhere)
+    httpserver.expect_request("/metadata").respond_with_handler(lambda request: seen.append("followed") or "{}")
+    controller = start_controller()
+    try:
+        body = {"worker_name": httpserver.url_for("").rstrip("/"), "check_heart_beat": True, "worker_status": None}
+        headers = {"authorization": f"Bearer {SECRET}"}
+        answer = httpx2.post(controller.url + "/register_worker", json=body, headers=headers, trust_env=False)
+        assert answer.status_code == 400
+        assert seen, "it was never asked"
+        assert "followed" not in seen
         assert registered(controller) == []
     finally:
         controller.kill()

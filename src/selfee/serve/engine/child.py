@@ -82,7 +82,7 @@ class _Child:
         try:
             name = message["call"]
             assert name in CALLS, "the server asks for nothing else"
-            result = call(self._engine, name, **message["words"])
+            result = call(self._engine, name, self._jobs[number], **message["words"])
             if name == "score":
                 result = [sequence_to_json(sequence) for sequence in result]
             last: dict[str, Any] = {"id": number, "result": result}

@@ -23,6 +23,7 @@ from selfee.serve.engine.wire import error_from_json, job_to_json, outcome_from_
 from selfee.serve.protocol.errors import BackendLostError
 
 _LONGEST_LINE = 256 << 20
+_PATIENCE = 5.0  # seconds
 _Message = dict[str, Any]
 _Inbox = asyncio.Queue["_Message | SelfeeError"]
 
@@ -51,6 +52,7 @@ class ProcessBackend:
         self._numbers = itertools.count(1)
         self._inboxes: dict[int, _Inbox] = {}
         self._cancellations: set[Cancellation] = set()
+        self._calls: set[int] = set()
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -84,6 +86,8 @@ class ProcessBackend:
         """See ``Backend.cut``."""
         for cancellation in list(self._cancellations):
             cancellation.set()
+        for number in list(self._calls):
+            self._try_to_say({"cancel": number})
 
     async def close(self) -> None:
         """See ``Backend.close``."""
@@ -139,10 +143,17 @@ class ProcessBackend:
     async def call(self, name: str, **words: Any) -> Any:
         """What a method of the engine returns."""
         number, inbox = self._open_inbox()
+        self._calls.add(number)
         try:
             self._say({"id": number, "call": name, "words": words})
             message = await inbox.get()
+        except asyncio.CancelledError:
+            self._try_to_say({"cancel": number})
+            with contextlib.suppress(TimeoutError):  # until nothing computes for it any more
+                await asyncio.wait_for(inbox.get(), _PATIENCE)
+            raise
         finally:
+            self._calls.discard(number)
             self._inboxes.pop(number, None)
         if isinstance(message, SelfeeError):
             raise message

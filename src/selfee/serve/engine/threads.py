@@ -25,6 +25,7 @@ class ThreadBackend:
         self._engine = engine
         self._info = info
         self._running: dict[Cancellation, threading.Thread] = {}
+        self._calls: set[Cancellation] = set()
 
     @property
     def info(self) -> ModelInfo:
@@ -96,17 +97,28 @@ class ThreadBackend:
         return found
 
     async def _call(self, name: str, **words: Any) -> Any:
-        return await asyncio.to_thread(call, self._engine, name, **words)
+        cancellation = Cancellation()
+        calling = asyncio.ensure_future(asyncio.to_thread(call, self._engine, name, cancellation, **words))
+        self._calls.add(cancellation)
+        try:
+            return await asyncio.shield(calling)
+        finally:
+            cancellation.set()
+            self._calls.discard(cancellation)
+            if not calling.done():  # nobody waits for it any more: only until nothing computes
+                await asyncio.wait((calling,), timeout=_PATIENCE)
+                if calling.done():
+                    calling.exception()
 
     async def cut(self) -> None:
         """See ``Backend.cut``."""
-        for cancellation in list(self._running):
+        for cancellation in [*self._running, *self._calls]:
             cancellation.set()
 
     async def close(self) -> None:
         """See ``Backend.close``."""
-        for cancellation, thread in list(self._running.items()):
-            cancellation.set()
+        await self.cut()
+        for thread in list(self._running.values()):
             await asyncio.to_thread(thread.join, _PATIENCE)
         close = getattr(self._engine, "close", None)
         if close is not None:

@@ -44,10 +44,13 @@ def _text(engine: object, job: TextJob, cancellation: Cancellation) -> Iterator[
     )
 
 
-def call(engine: Any, name: str, **words: Any) -> Any:
-    """What an engine tells of texts and tokens. Raises UsageError where it cannot tell."""
+def call(engine: Any, name: str, cancellation: Cancellation, **words: Any) -> Any:
+    """What an engine tells of texts and tokens. Raises UsageError where it cannot tell.
+
+    Scoring ends soon after ``cancellation`` is set, with an EngineError; the others take no time.
+    """
     if name == "score":
-        return score(engine, **words)
+        return score(engine, cancellation=cancellation, **words)
     method = getattr(engine, name, None)
     if method is None:
         raise UsageError(
@@ -56,10 +59,12 @@ def call(engine: Any, name: str, **words: Any) -> Any:
     return method(**words)
 
 
-def score(engine: object, prompts: Sequence[str | Sequence[int]], top: int) -> list[ScoredSequence]:
+def score(
+    engine: object, prompts: Sequence[str | Sequence[int]], top: int, cancellation: Cancellation
+) -> list[ScoredSequence]:
     """How likely the tokens of prompts are, each given those before it."""
     scorer = token_scoring_of(engine)
     if scorer is None:
         raise UsageError("echo: this model does not score tokens; expected one that runs here; leave logprobs out")
     tokens = [scorer.encode_text(prompt) if isinstance(prompt, str) else list(prompt) for prompt in prompts]
-    return scorer.score_tokens([ScoringRequest(tuple(each), top=top) for each in tokens])
+    return scorer.score_tokens([ScoringRequest(tuple(each), top=top, cancellation=cancellation) for each in tokens])

@@ -16,7 +16,7 @@ from selfee.errors import SelfeeError, UsageError
 from selfee.serve.admission import Ticket
 from selfee.serve.engine.jobs import Job, ModelInfo
 from selfee.serve.engine.wire import error_to_json, job_from_json, outcome_to_json, sequence_to_json
-from selfee.serve.event_stream import EventStream, Pace, data_event
+from selfee.serve.event_stream import EventStream, Pace, data_event, unless_gone
 from selfee.serve.protocol.errors import ApiError, BackendLostError
 from selfee.serve.service import Served, Service
 
@@ -106,7 +106,7 @@ def worker_routes(service: Service, jobs: RunningJobs) -> APIRouter:
         asked = await service.read(request, CallRequest)
         backend = find_model(service, asked.model).backend
         try:
-            result = await getattr(backend, asked.name)(**asked.words)
+            result = await unless_gone(request, getattr(backend, asked.name)(**asked.words))
         except TypeError as error:
             raise ApiError(400, "words: do not fit this question", param="words") from error
         except SelfeeError as error:
