@@ -267,7 +267,14 @@ def test_s3_a_worker_that_answers_with_a_redirect_is_not_followed(httpserver: An
         return Response("", 307, {"location": httpserver.url_for("/metadata")})
 
     httpserver.expect_request("/worker_get_status").respond_with_handler(elsewhere)
-    httpserver.expect_request("/metadata").respond_with_handler(lambda request: seen.append("followed") or "{}")
+
+    def followed(request: Any) -> Any:
+        from werkzeug.wrappers import Response
+
+        seen.append("followed")
+        return Response("{}")
+
+    httpserver.expect_request("/metadata").respond_with_handler(followed)
     controller = start_controller()
     try:
         body = {"worker_name": httpserver.url_for("").rstrip("/"), "check_heart_beat": True, "worker_status": None}
