@@ -186,6 +186,31 @@ def test_a_file_of_something_else_is_refused_with_a_reason(tmp_path: Path) -> No
     assert not list(tmp_path.glob("*owner*"))
 
 
+def test_signs_of_killed_processes_are_swept_up_and_those_of_others_stay(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    script = (
+        "import sys, time\\nfrom selfee.journal import Journal\\n"
+        "Journal(sys.argv[1])\\nprint('open', flush=True)\\ntime.sleep(60)"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE) for _ in range(3)]
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"open\n"
+        assert len(list(tmp_path.glob("j-owner-*"))) == 3
+        for process in processes[:2]:
+            process.kill()
+            process.wait()
+        with Journal(path):
+            assert len(list(tmp_path.glob("j-owner-*"))) == 2
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+
 def test_a_journal_of_a_newer_selfee_is_refused(tmp_path: Path) -> None:
     with Journal(tmp_path / "j"):
         pass

@@ -16,12 +16,21 @@ class Sign:
     def __init__(self, journal: Path, owner: str) -> None:
         self._path = _sign_path(journal, owner)
         try:
-            self._file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            self._file = self._lock()
         except OSError as error:
             raise ResourceError(
                 f"{self._path}: cannot be made ({error.strerror}); check the folder's rights"
             ) from error
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def _lock(self) -> int:
+        while True:
+            file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # Between the two, somebody who swept up may have taken it for that of a dead process.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file), os.stat(self._path)):
+                    return file
+            os.close(file)
 
     def remove(self) -> None:
         """Say that this process is done."""
@@ -33,6 +42,14 @@ class Sign:
 
 def _sign_path(journal: Path, owner: str) -> Path:
     return journal.with_name(f"{journal.name}-owner-{owner}")
+
+
+def sweep(journal: Path) -> None:
+    """Remove the signs of processes that were killed."""
+    start = _sign_path(journal, "").name
+    for path in journal.parent.iterdir():
+        if path.name.startswith(start):
+            is_alive(journal, path.name.removeprefix(start))
 
 
 def is_alive(journal: Path, owner: str) -> bool:

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from selfee.errors import BadFileError, ResourceError, UnsupportedFileError, UsageError
-from selfee.journal.signs import Sign, is_alive
+from selfee.journal.signs import Sign, is_alive, sweep
 from selfee.journal.writer import Writer
 
 SCHEMA_VERSION = 1
@@ -109,6 +109,7 @@ class Journal:
         self._reading = threading.Lock()
         self._reader = self._open()
         self._sign = Sign(self.path, self._owner)
+        sweep(self.path)
         self._writer = Writer(self._connect, lambda error: self._translate(error))
 
     def get(self, key: str) -> Any | None:
