@@ -189,8 +189,8 @@ def test_a_file_of_something_else_is_refused_with_a_reason(tmp_path: Path) -> No
 def test_signs_of_killed_processes_are_swept_up_and_those_of_others_stay(tmp_path: Path) -> None:
     path = tmp_path / "j"
     script = (
-        "import sys, time\\nfrom selfee.journal import Journal\\n"
-        "Journal(sys.argv[1])\\nprint('open', flush=True)\\ntime.sleep(60)"
+        "import sys, time\nfrom selfee.journal import Journal\n"
+        "Journal(sys.argv[1])\nprint('open', flush=True)\ntime.sleep(60)"
     )
     processes = [subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE) for _ in range(3)]
     try:
