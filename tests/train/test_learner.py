@@ -76,10 +76,15 @@ def test_packing_with_neighbours_in_sight_would_be_another_loss(model: Path, mon
 
 
 @pytest.mark.parametrize("change", [{"batch_size": 1}, {"gradient_checkpointing": True}])
-def test_what_only_saves_memory_changes_neither_loss_nor_gradient(model: Path, change: dict[str, Any]) -> None:
-    rows = rows_of()
-    loss, plain = gradients(Learner(model, TINY), rows)
-    other, changed = gradients(Learner(model, replace(TINY, **change)), rows)
+@pytest.mark.parametrize("rank", [0, 4])
+def test_what_only_saves_memory_changes_neither_loss_nor_gradient(
+    model: Path, change: dict[str, Any], rank: int
+) -> None:
+    pytest.importorskip("peft", reason="peft is not installed")
+    rows, config = rows_of(), replace(TINY, lora_rank=rank)
+    loss, plain = gradients(Learner(model, config), rows)
+    other, changed = gradients(Learner(model, replace(config, **change)), rows)
+    assert any(float(value.abs().max()) > 1e-4 for value in plain.values())
     assert other == pytest.approx(loss, abs=1e-6)
     assert same(plain, changed)
 

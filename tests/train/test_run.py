@@ -84,6 +84,8 @@ def test_a_trained_folder_is_opened_by_inference_and_keeps_what_lora_does_not_to
     folder = Path(end["folder"])
     assert (folder / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
+    modes = {(folder / name).stat().st_mode for name in ("model.safetensors", "config.json")}
+    assert len(modes) == 1  # whoever may read the one may read the other
     base, trained = open_checkpoint(model), open_checkpoint(folder)
     first, second = ({n: (one.shape, one.type) for n, one in file.tensors.items()} for file in (base, trained))
     assert first == second

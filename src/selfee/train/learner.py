@@ -165,6 +165,7 @@ class Learner:
             self.model.config.use_cache = True
             model = self.model.to(stored)
         model.save_pretrained(folder)
+        _let_others_read(folder, folder / "config.json")
         for path in self.folder.iterdir():
             if path.is_file() and is_companion(path.name) and not (folder / path.name).exists():
                 (folder / path.name).write_bytes(path.read_bytes())
@@ -172,6 +173,13 @@ class Learner:
     def write_adapter(self, folder: Path) -> None:
         """Write LoRA's matrices alone, as peft does."""
         self.model.save_pretrained(folder)
+        _let_others_read(folder, folder / "adapter_config.json")
+
+
+def _let_others_read(folder: Path, like: Path) -> None:
+    """Give tensors, which the library writes for their owner alone, the permissions of an ordinary file."""
+    for path in folder.glob("*.safetensors"):
+        path.chmod(like.stat().st_mode & 0o777)
 
 
 def total_weight(rows: Sequence[Sequence[Example]]) -> float:

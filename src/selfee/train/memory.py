@@ -37,14 +37,20 @@ class Memory:
     optimizer: int
     activations: int  # of the rows that are computed at a time, with the scores of every token of the vocabulary
     trained: int  # how many numbers are trained; no bytes
+    libraries: int = 512 << 20  # what torch and its relatives take by themselves, measured
+
+    @property
+    def model(self) -> int:
+        """All but the libraries."""
+        return self.weights + self.gradients + self.optimizer + self.activations
 
     @property
     def total(self) -> int:
         """All together."""
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return self.model + self.libraries
 
     def __str__(self) -> str:
-        names = ("weights", "gradients", "optimizer", "activations")
+        names = ("weights", "gradients", "optimizer", "activations", "libraries")
         return ", ".join(f"{name} {human_size(getattr(self, name))}" for name in names)
 
 
@@ -78,7 +84,7 @@ def shape_of(folder: Path) -> Shape:
 
 
 def estimate(shape: Shape, config: TrainConfig) -> Memory:
-    """What training takes. An estimate: what libraries keep for themselves is not in it."""
+    """What training takes, about."""
     is_short = config.precision is Precision.BF16
     wide = 2 if is_short else 4  # bytes of a number that is computed with
     if config.lora_rank:
@@ -100,7 +106,7 @@ def require_room(where: Path, memory: Memory, have: int | None, config: TrainCon
     if have is None or memory.total <= have:
         return
     advice = []
-    if memory.activations > memory.total // 4 and config.batch_size > 1:
+    if memory.activations > memory.model // 4 and config.batch_size > 1:
         advice.append(f"--batch-size {max(1, config.batch_size // 2)}")
     if not config.gradient_checkpointing:
         advice.append("--gradient-checkpointing")
