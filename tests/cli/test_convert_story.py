@@ -151,7 +151,7 @@ def test_weights_that_are_no_numbers_end_it_with_their_place(shell: Shell, tmp_p
     assert names(tmp_path) == ["folder"]
 
 
-@pytest.mark.parametrize("target", ["out.gguf", "out-folder"])
+@pytest.mark.parametrize("target", [pytest.param("out.gguf", marks=pytest.mark.slow), "out-folder"])
 def test_a_killed_run_leaves_the_old_one_and_running_again_finishes(target: str, shell: Shell, tmp_path: Path) -> None:
     make_tiny(tmp_path / "in.gguf", n_embd=1024, n_layer=4)
     make_tiny(tmp_path / "old.gguf")

@@ -243,6 +243,23 @@ def test_help_into_a_reader_that_leaves_is_no_error_to_look_at(shell: Shell, nam
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+@pytest.mark.parametrize("group", ["", *GROUPS])
+def test_a_command_like_no_other_gets_the_list_of_those_there_are(shell: Shell, group: str) -> None:
+    children = [name for name in ALL if name.rpartition(" ")[0] == group]
+    done = shell.run(*group.split(), "xyzzy", check=2)
+    assert is_one_paragraph(done.stderr), done.stderr
+    listed = done.stderr.partition("there are ")[2].partition(";")[0].split(", ")
+    assert sorted(listed) == sorted(name.rpartition(" ")[2] for name in children)
+
+
+@pytest.mark.parametrize(("flag", "expected"), [("--revisions", "a whole number"), ("--temperature", "a number")])
+def test_a_word_that_is_no_number_is_refused_in_plain_words(shell: Shell, flag: str, expected: str) -> None:
+    done = shell.run("ask", flag, "many", "Why?", check=2)
+    assert is_one_paragraph(done.stderr), done.stderr
+    assert f"{flag}': expected {expected}; see: selfee ask --help" in done.stderr
+    assert "see: selfee ask --help" in shell.run("ask", "Why?", flag, check=2).stderr
+
+
 def test_no_command_at_all_shows_the_help(shell: Shell) -> None:
     done = shell.run(check=2)
     shown = done.stdout + done.stderr

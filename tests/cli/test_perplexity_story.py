@@ -143,7 +143,7 @@ def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
 def test_a_run_that_is_stopped_keeps_what_is_finished_and_goes_on(shell: Shell, number: signal.Signals) -> None:
     (shell.folder / "prose.txt").write_text(prose(20_000), encoding="utf-8")
     words = (*WORDS, "--kl", "f32.gguf", "--out", "r.jsonl")

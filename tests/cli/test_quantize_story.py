@@ -128,7 +128,7 @@ def test_a_target_size_is_met_and_nearly_used_up(shell: Shell, wide: Path, tmp_p
     assert "expected at least" in shell.run("quantize", str(wide), "o.gguf", "--target-size", "10k", check=2).stderr
 
 
-@pytest.mark.parametrize("container", ["gguf", "ggjt3"])
+@pytest.mark.parametrize("container", ["gguf", pytest.param("ggjt3", marks=pytest.mark.slow)])
 def test_a_target_size_is_never_exceeded_by_padding(shell: Shell, tmp_path: Path, container: str) -> None:
     make_tiny(tmp_path / "in", container=container)  # type: ignore[arg-type]
     checked = 0
