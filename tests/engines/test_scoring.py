@@ -38,13 +38,13 @@ def plain(request: ScoringRequest) -> list[tuple[int, float | None, bool, list[i
             continue
         row = rows[position - 1]
         order = sorted(range(row.size), key=lambda one: (-row[one], one))
-        found.append((token, float(log_softmax(row)[token]), order[0] == token, order[: request.top]))
+        found.append((token, round(float(log_softmax(row)[token]), 12), order[0] == token, order[: request.top]))
     return found
 
 
 def told(scored: ScoredSequence) -> list[tuple[int, float | None, bool, list[int]]]:
     return [
-        (each.token, each.logprob, each.is_greedy, [token for token, _, _ in each.top])
+        (each.token, each.logprob and round(each.logprob, 12), each.is_greedy, [token for token, _, _ in each.top])
         for each in (*scored.tokens, scored.next)
     ]
 

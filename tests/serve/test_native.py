@@ -24,8 +24,10 @@ from tests.serve.harness import (
 )
 
 from selfee.chain.record import from_json
+from selfee.chain.types import Section, SectionEnd, SectionStart, Verdict, VerdictSource
 from selfee.engines.scripted import Reply
 from selfee.serve.config import Limits
+from selfee.serve.native.telling import Teller
 
 PATH = "/v1/selfee/chat"
 THIRD = "The air scatters blue light most of all."
@@ -55,9 +57,23 @@ def test_a_chain_is_told_from_its_beginning_to_its_end(server: Running) -> None:
         deltas = [event["text"] for event in events if event.get("segment_id") == segment["id"]]
         assert "".join(deltas) == segment["text"]
     assert segments(events)[2]["words"] == {"added": 7, "removed": 4, "kept": 1}
+    diff = segments(events)[2]["diff"]
+    assert "".join(piece["text"] for piece in diff if piece["kind"] != "removed") == SECOND
+    assert {piece["kind"] for piece in diff} <= {"kept", "added", "removed"}
+    assert "".join(piece["text"] for piece in diff if piece["kind"] == "removed").split()
+    assert [segment["diff"] for segment in segments(events) if segment["type"] != "revision"] == [None] * 3
     last = events[-1]
     assert (last["final"], last["delivered"], last["stop_cause"]) == (SECOND, 1, "autonomous")
     assert from_json(last["chain"]).final == SECOND
+
+
+def test_a_verdict_that_was_measured_is_a_score() -> None:
+    for probability, score in ((0.25, 0.75), (None, None)):
+        verdict = Verdict(False, VerdictSource.CHOICE, probability=probability)
+        teller = Teller()
+        list(teller.tell(SectionStart(Section.FEEDBACK, 1)))
+        ((_, told),) = teller.tell(SectionEnd(Section.FEEDBACK, 1, "Good.", True, verdict))
+        assert told["segment"]["score"] == score
 
 
 def test_not_streamed_the_chain_comes_whole(server: Running) -> None:

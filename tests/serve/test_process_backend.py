@@ -72,6 +72,7 @@ JOBS = (
         "small",
         ("x",),
         (STEP,),
+        "key-1",
     ),
 )
 OUTCOMES: tuple[Outcome, ...] = (

@@ -160,6 +160,7 @@ def test_f12_a_server_that_may_open_few_files_comes_back_when_clients_leave(tmp_
     assert b"Traceback" not in said
 
 
+@pytest.mark.slow
 def test_f12_without_a_home_a_folder_for_temporary_files_or_a_language(tmp_path: Path) -> None:
     path = make_tiny(tmp_path / "tiny.gguf", n_ctx=1024)
     shell = Shell(tmp_path)

@@ -8,8 +8,14 @@ import logging
 from pathlib import Path
 
 import pytest
+from tests.engines.test_local import ToyRuntime
 from tests.serve.harness import QUESTION, Running, ok, refused, serving
+from tests.serve.processes import served_process
+from tests.tiny import make_tiny
 
+from selfee.engines.base import Request
+from selfee.engines.local import LocalEngine
+from selfee.engines.scoring import ScoringRequest
 from selfee.errors import UsageError
 from selfee.serve.config import Access, ServerConfig
 from selfee.serve.logs import log_to
@@ -170,6 +176,47 @@ def test_s5_neither_keys_nor_texts_are_logged_or_counted() -> None:
         assert secret not in told
     assert 'selfee_requests_total{route="/v1/chat/completions",status="200"} 1.0' in metrics
     assert 'selfee_chains_total{cause="autonomous",model="script"} 1.0' in metrics
+
+
+def test_s6_what_was_read_for_one_key_saves_another_no_time_if_isolated(tmp_path: Path) -> None:
+    path = make_tiny(tmp_path / "tiny.gguf", n_ctx=1024)
+    prompt = "the sky is blue because the light of the sun scatters and " * 4
+    for isolate in (False, True):
+        access = Access(keys=(KEY, OTHER))
+        with serving(models=[served_process(path)], access=access, isolate=isolate) as server:
+            cached: list[list[int]] = []
+            chat = {"messages": [{"role": "user", "content": "and then " + prompt}], "max_tokens": 4}
+            for path_, body in (
+                ("/v1/completions", {"prompt": prompt, "max_tokens": 2}),
+                ("/v1/chat/completions", chat | {"selfee": {"mode": "off"}}),
+            ):
+                counts = []
+                for key in (KEY, OTHER, KEY):
+                    answer = ok(server.post(path_, body, authorization=f"Bearer {key}"))
+                    usage = answer["usage"]
+                    details = usage.get("prompt_tokens_details") or usage["input_tokens_details"]
+                    counts.append(details["cached_tokens"])
+                cached.append(counts)
+            for _, other, again in cached:
+                assert again > 40, "one's own is used again"
+                assert (other < again / 2) if isolate else (other > again / 2), (isolate, cached)
+
+
+def test_s6_scores_of_one_key_are_computed_anew_for_another() -> None:
+    engine = LocalEngine(ToyRuntime())
+    tokens = tuple([4, 5, 6] * 10)
+    evaluated = [engine.score_tokens([ScoringRequest(tokens, scope=scope)])[0].evaluated for scope in "aabab"]
+    assert evaluated == [30, 0, 30, 0, 0]
+
+
+def test_s6_no_session_is_copied_from_another_key_s() -> None:
+    runtime = ToyRuntime()
+    engine = LocalEngine(runtime, parallel=2)
+    tokens = tuple([4, 5, 6] * 10)
+    streams = [engine.stream(Request("", tokens=tokens, max_tokens=4, scope=scope)) for scope in "ab"]
+    for stream in streams:
+        next(iter(stream))
+    assert sum(session.evaluated for session in runtime.sessions) >= 60
 
 
 def test_s7_nothing_that_runs_what_it_reads() -> None:

@@ -184,6 +184,11 @@ def serve(
     for words in () if fleet.role in ("controller", "web") else model or [DEFAULT_MODEL]:
         name, spec = _named(words)
         options = resolve_model(spec, api_key_file, stderr) | common
+        if addressing.isolate and spec.lower().startswith(("http://", "https://")):
+            raise UsageError(
+                f"--isolate: {spec} keeps what it has read on a server of its own; expected a model file; tell that "
+                "server to keep its clients apart"
+            )
         openings.append(_opening(name, options, _suited(defaults, spec, call), parallel))
     if len({opening.name for opening in openings}) < len(openings):
         raise UsageError("--model: two models have the same name; expected different ones; write NAME=MODEL")

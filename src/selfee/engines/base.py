@@ -139,6 +139,7 @@ class Request:
     tokens: tuple[int, ...] | None = None  # instead of ``prompt``: these very tokens (engines of this process alone)
     prediction: Prediction | None = field(default=None, compare=False)
     cancellation: Cancellation | None = field(default=None, compare=False)  # gives the request up, from any thread
+    scope: str = field(default="", compare=False)  # requests of different scopes share nothing that was read
 
     def __post_init__(self) -> None:
         check_limits(self.max_tokens, self.stop)
@@ -204,6 +205,7 @@ class ChatRequest:
     prediction: Prediction | None = field(default=None, compare=False)
     logprobs: int | None = None  # as in ``Request``
     cancellation: Cancellation | None = field(default=None, compare=False)  # gives the request up, from any thread
+    scope: str = field(default="", compare=False)  # requests of different scopes share nothing that was read
 
     def __post_init__(self) -> None:
         check_limits(self.max_tokens, self.stop)

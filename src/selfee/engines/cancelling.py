@@ -57,20 +57,21 @@ class Cancellation:
                 self._listeners.remove(listener)
 
 
-def cancellable(engine: object, cancellation: Cancellation) -> Any:
+def cancellable(engine: object, cancellation: Cancellation, scope: str = "") -> Any:
     """The engine, with every stream ending as CANCELLED soon after ``cancellation`` is set.
 
-    It can what the engine can, and nothing else.
+    It can what the engine can, and nothing else. ``scope`` is that of all its requests.
     """
     able = tuple(mixin for protocol, mixin in _ABILITIES if isinstance(engine, protocol))
     kind = type("CancellableEngine", (*able, _Cancellable), {})
-    return kind(engine, cancellation)
+    return kind(engine, cancellation, scope)
 
 
 class _Cancellable:
-    def __init__(self, engine: Any, cancellation: Cancellation) -> None:
+    def __init__(self, engine: Any, cancellation: Cancellation, scope: str) -> None:
         self._engine = engine
         self._cancellation = cancellation
+        self._scope = scope
         self.name = str(getattr(engine, "name", type(engine).__name__))
         self.context_length: int | None = getattr(engine, "context_length", None)
 
@@ -92,12 +93,14 @@ class _Cancellable:
 
 class _Completes(_Cancellable):
     def stream(self, request: Request) -> Iterator[Chunk]:
-        return self._until_cancelled(self._engine.stream(replace(request, cancellation=self._cancellation)))
+        request = replace(request, cancellation=self._cancellation, scope=self._scope)
+        return self._until_cancelled(self._engine.stream(request))
 
 
 class _Chats(_Cancellable):
     def stream_chat(self, request: ChatRequest) -> Iterator[Chunk]:
-        return self._until_cancelled(self._engine.stream_chat(replace(request, cancellation=self._cancellation)))
+        request = replace(request, cancellation=self._cancellation, scope=self._scope)
+        return self._until_cancelled(self._engine.stream_chat(request))
 
 
 class _Counts(_Cancellable):

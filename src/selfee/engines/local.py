@@ -310,7 +310,7 @@ class LocalEngine:
         text = GrowingText(self._runtime, request, logprobs, limit, ends)
         params = request.params
         seed = random.getrandbits(32) if params.seed is None else params.seed
-        with self._sessions.borrow(tokens if self._reuse else ()) as held:
+        with self._sessions.borrow(tokens if self._reuse else (), scope=request.scope) as held:
             started = time.monotonic()
             cached = held.align(tokens, len(tokens) - 1 if self._reuse else 0) if limit else 0
             first = started

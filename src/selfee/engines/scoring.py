@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -36,6 +36,7 @@ class ScoringRequest:
     since: int = 1  # the first position to score; the first token has nothing before it and no score
     top: int = 0  # so many most likely alternatives at each position
     cancellation: Cancellation | None = field(default=None, compare=False)  # gives it up, and with it the whole batch
+    scope: str = field(default="", compare=False)  # requests of different scopes share nothing that was read
 
     def __post_init__(self) -> None:
         if not self.tokens:
@@ -173,7 +174,8 @@ class TokenScorer:
         group: list[int] = []
         for index in sorted(range(len(requests)), key=lambda index: requests[index].tokens):
             tokens = requests[index].tokens
-            if group and not self._has_short_end(requests[group[0]].tokens, tokens):
+            is_other = bool(group) and requests[group[0]].scope != requests[index].scope
+            if group and (is_other or not self._has_short_end(requests[group[0]].tokens, tokens)):
                 yield group
                 group = []
             group.append(index)
@@ -185,7 +187,8 @@ class TokenScorer:
 
     def _score_group(self, tasks: Sequence[_Task]) -> None:
         leader = tasks[0]
-        with self._sessions.borrow(leader.tokens if self._reuse else (), copied=False) as main:
+        begin = leader.tokens if self._reuse else ()
+        with self._sessions.borrow(begin, copied=False, scope=leader.scope) as main:
             self._score_alone(main, leader)
             rest = tasks[1:]
             for start in range(0, len(rest), self._parallel):
@@ -218,7 +221,8 @@ class TokenScorer:
             parts: list[tuple[_Task, HeldSession[Session], int]] = []
             for task in together:
                 is_last = task is together[-1]
-                held = main if is_last else lent.enter_context(_lend(self._sessions))
+                session = self._sessions.borrow((), copied=False, scope=task.scope)
+                held = main if is_last else lent.enter_context(session)
                 parts.append((task, held, self._begin(main, held, task)))
             rows = self._runtime.forward_many(
                 [(held.session, task.tokens[cached:], task.missing) for task, held, cached in parts]
@@ -242,10 +246,6 @@ class TokenScorer:
             self._memory.recall(task)
 
 
-def _lend(sessions: SessionPool[Session]) -> AbstractContextManager[HeldSession[Session]]:
-    return sessions.borrow((), copied=False)
-
-
 class _Task:
     """A sequence while it is scored. ``scores[p]`` is that of position p; ``len(tokens)`` is that of the next token."""
 
@@ -256,6 +256,7 @@ class _Task:
         self.scores: dict[int, ScoredToken] = {}
         self.evaluated = 0
         self._piece = piece
+        self.scope = request.scope
         self._cancellation = request.cancellation
 
     def go_on(self) -> None:
@@ -325,6 +326,7 @@ class _Memory:
     def recall(self, task: _Task) -> None:
         """Fill in what is known of a sequence's beginning."""
         fitting = [known for known in self._kept if known.top >= task.top and known.since <= task.since]
+        fitting = [known for known in fitting if known.scope == task.scope]
         known = max(fitting, key=lambda each: count_shared(each.tokens, task.tokens), default=None)
         if known is None or task.scores:
             return

@@ -54,6 +54,7 @@ class HeldSession(Generic[S]):
 
     session: S
     tokens: list[int] = field(default_factory=list)
+    scope: str = ""  # of the request it was lent to last
 
     def align(self, tokens: Sequence[int], keep_at_most: int) -> int:
         """Drop everything after the longest beginning shared with ``tokens``; returns how many tokens are kept."""
@@ -95,13 +96,14 @@ class SessionPool(Generic[S]):
         self._latest: HeldSession[S] | None = None
 
     @contextmanager
-    def borrow(self, tokens: Sequence[int] = (), *, copied: bool = True) -> Iterator[HeldSession[S]]:
+    def borrow(self, tokens: Sequence[int] = (), *, copied: bool = True, scope: str = "") -> Iterator[HeldSession[S]]:
         """A session for the time of a ``with`` block, which may end in another thread.
 
         It holds as much of the beginning of ``tokens`` as any session here did; ``HeldSession.align`` drops the rest.
         ``copied`` False: others do not copy from it meanwhile; for whoever computes whether it is ``quiet`` or not.
+        Nothing that a request of another ``scope`` left is used.
         """
-        held, is_worth_copying = self._take(tokens, copied)
+        held, is_worth_copying = self._take(tokens, copied, scope)
         try:
             if is_worth_copying:
                 self._copy(held, tokens)
@@ -138,7 +140,7 @@ class SessionPool(Generic[S]):
             if held is not None and is_lent_anew:
                 self._give_back(held)
 
-    def _take(self, tokens: Sequence[int], copied: bool) -> tuple[HeldSession[S], bool]:
+    def _take(self, tokens: Sequence[int], copied: bool, scope: str) -> tuple[HeldSession[S], bool]:
         """A session, and whether another holds more of ``tokens``."""
         me, ticket = threading.get_ident(), object()
         with self._changed:
@@ -148,7 +150,9 @@ class SessionPool(Generic[S]):
                     self._queue[0] is not ticket or len(self._lent) >= self._parallel
                 ):
                     self._changed.wait()
-                held = self._choose(tokens)
+                held = self._choose(tokens, scope)
+                if held.scope != scope:
+                    held.tokens, held.scope = [], scope
                 self._lent[held] = me
                 if not copied:
                     self._private.add(held)
@@ -159,19 +163,22 @@ class SessionPool(Generic[S]):
                 self._queue.remove(ticket)
                 self._changed.notify_all()
 
-    def _choose(self, tokens: Sequence[int]) -> HeldSession[S]:
-        best = max(self._idle, key=lambda held: held.shared(tokens), default=None)
+    def _choose(self, tokens: Sequence[int], scope: str) -> HeldSession[S]:
+        own = [held for held in self._idle if held.scope == scope]
+        best = max(own, key=lambda held: held.shared(tokens), default=None)
         shared = 0 if best is None else best.shared(tokens)
         if best is not None and best.session.length - shared < _WORTH_KEEPING:
             self._idle.remove(best)
             return best
-        if best is None or len(self._idle) + len(self._lent) < 2 * self._parallel:
-            return HeldSession(self._make())
+        if not self._idle or len(self._idle) + len(self._lent) < 2 * self._parallel:
+            return HeldSession(self._make(), scope=scope)
         return self._idle.pop(0)
 
     def _source(self, target: HeldSession[S], tokens: Sequence[int]) -> HeldSession[S] | None:
         """The session with the longest beginning of ``tokens``, if it is much longer than the target's own."""
-        others = [held for held in (*self._idle, *self._lent) if held is not target and held not in self._private]
+        known = (*self._idle, *self._lent)
+        others = [held for held in known if held is not target and held not in self._private]
+        others = [held for held in others if held.scope == target.scope]
         source = max(others, key=lambda held: held.shared(tokens), default=None)
         if source is None or source.shared(tokens) - target.shared(tokens) < _WORTH_COPYING:
             return None

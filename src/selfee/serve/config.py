@@ -83,6 +83,7 @@ class ServerConfig:
     tls: Tls | None = None
     strict: bool = False  # refuse fields that nobody knows, instead of telling them in x-selfee-ignored
     metrics: bool = True
+    isolate: bool = False  # whoever asks has no use of what the model has read for others
     chain_log: Path | None = None  # file to which whole chains are appended; None = nothing is kept
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from pydantic import BaseModel
@@ -15,6 +15,7 @@ from selfee.serve.asking import Suffix, read_suffix, unknown_model
 from selfee.serve.chain_log import ChainLog
 from selfee.serve.config import Defaults, ServerConfig
 from selfee.serve.engine.backend import Backend
+from selfee.serve.engine.jobs import ChainJob, TextJob
 from selfee.serve.event_stream import Pace
 from selfee.serve.http_body import read_model
 from selfee.serve.metrics import Metrics
@@ -23,6 +24,7 @@ from selfee.serve.protocol.errors import ApiError
 from selfee.serve.protocol.fields import Fields
 
 M = TypeVar("M", bound=BaseModel)
+J = TypeVar("J", ChainJob, TextJob)
 
 
 @dataclass
@@ -137,6 +139,10 @@ class Service:
     def owner(self, request: Request) -> str:
         """Whose request it is: a key's, or an address's."""
         return str(request.scope.get("selfee.owner") or (request.client.host if request.client else ""))
+
+    def scoped(self, owner: str, job: J) -> J:
+        """The job, which shares nothing with those of others where the server is told so."""
+        return replace(job, scope=owner) if self.config.isolate else job
 
     async def read(self, request: Request, kind: type[M]) -> M:
         """The request's body as this model; fields that nobody knows are told, or refused by a strict server."""

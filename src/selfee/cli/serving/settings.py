@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -31,6 +31,7 @@ class Addressing:
     drain_seconds: float = 30.0  # What is under way may take so long when the server is told to end
     strict: bool = False  # Refuse fields that are not known, instead of telling them in x-selfee-ignored
     metrics: bool = True  # Give figures for Prometheus at /metrics
+    isolate: bool = False  # What the model has read for one key, or address, saves no time to another
     chain_log: str | None = None  # Append every chain, with what was asked, to this file; else nothing is kept
 
     def url(self, port: int) -> str:
@@ -50,9 +51,8 @@ class Addressing:
         limits = Limits(queue=self.queue, per_key=self.per_client, drain_seconds=self.drain_seconds)
         access = Access(keys, self.allow_host, self.allow_origin)
         chain_log = None if self.chain_log is None else Path(self.chain_log)
-        return ServerConfig(
-            self.host, self.port, limits, access, tls, strict=self.strict, metrics=self.metrics, chain_log=chain_log
-        )
+        config = ServerConfig(self.host, self.port, limits, access, tls, strict=self.strict, metrics=self.metrics)
+        return replace(config, chain_log=chain_log, isolate=self.isolate)
 
 
 @dataclass(frozen=True)

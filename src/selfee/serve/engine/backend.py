@@ -40,8 +40,13 @@ class Backend(Protocol):
         """The text of tokens."""
         ...
 
-    async def score(self, prompts: Sequence[str | Sequence[int]], *, top: int) -> Sequence[ScoredSequence]:
-        """How likely the tokens of prompts are, with the ``top`` likeliest in the place of each."""
+    async def score(
+        self, prompts: Sequence[str | Sequence[int]], *, top: int, scope: str = ""
+    ) -> Sequence[ScoredSequence]:
+        """How likely the tokens of prompts are, with the ``top`` likeliest in the place of each.
+
+        ``scope``: see ``Request``.
+        """
         ...
 
     async def start(self) -> None:

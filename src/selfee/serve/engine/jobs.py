@@ -27,6 +27,7 @@ class ChainJob:
     prompts: str | None = None
     stop: tuple[str, ...] = ()
     start: tuple[Step, ...] = ()
+    scope: str = ""  # see ``Request.scope``
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class TextJob:
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
     tokens: tuple[int, ...] | None = None  # instead of ``prompt``
+    scope: str = ""
 
 
 Job = ChainJob | TextJob

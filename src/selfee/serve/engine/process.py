@@ -280,10 +280,13 @@ class ProcessBackend:
         """See ``Backend.detokenize``."""
         return str(await self.call("detokenize", tokens=list(tokens)))
 
-    async def score(self, prompts: Sequence[str | Sequence[int]], *, top: int) -> Sequence[ScoredSequence]:
+    async def score(
+        self, prompts: Sequence[str | Sequence[int]], *, top: int, scope: str = ""
+    ) -> Sequence[ScoredSequence]:
         """See ``Backend.score``."""
         plain = [prompt if isinstance(prompt, str) else list(prompt) for prompt in prompts]
-        return [sequence_from_json(row) for row in await self.call("score", prompts=plain, top=top)]
+        rows = await self.call("score", prompts=plain, top=top, scope=scope)
+        return [sequence_from_json(row) for row in rows]
 
 
 def _is_last(message: _Message | SelfeeError) -> bool:

@@ -91,9 +91,11 @@ class ThreadBackend:
         """See ``Backend.detokenize``."""
         return str(await self._call("detokenize", tokens=tokens))
 
-    async def score(self, prompts: Sequence[str | Sequence[int]], *, top: int) -> Sequence[ScoredSequence]:
+    async def score(
+        self, prompts: Sequence[str | Sequence[int]], *, top: int, scope: str = ""
+    ) -> Sequence[ScoredSequence]:
         """See ``Backend.score``."""
-        found: Sequence[ScoredSequence] = await self._call("score", prompts=prompts, top=top)
+        found: Sequence[ScoredSequence] = await self._call("score", prompts=prompts, top=top, scope=scope)
         return found
 
     async def _call(self, name: str, **words: Any) -> Any:

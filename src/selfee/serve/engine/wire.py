@@ -40,7 +40,8 @@ def job_to_json(job: Job) -> dict[str, Any]:
         return row | {"kind": "text"} | {name: getattr(job, name) for name in names}
     told = Chain(job.instruction, job.start, ChainEnd.CAPPED)
     plain = {name: asdict(getattr(job, name)) for name in ("policy", "budgets", "allowance")}
-    return row | plain | {"kind": "chain", "chain": to_json(told), "mode": job.mode, "prompts": job.prompts}
+    rest = {name: getattr(job, name) for name in ("mode", "prompts", "scope")}
+    return row | plain | rest | {"kind": "chain", "chain": to_json(told)}
 
 
 def job_from_json(row: Mapping[str, Any]) -> Job:
@@ -62,6 +63,7 @@ def job_from_json(row: Mapping[str, Any]) -> Job:
         row["prompts"],
         stop,
         told.steps,
+        row["scope"],
     )
 
 

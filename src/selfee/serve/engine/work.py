@@ -22,7 +22,7 @@ def outcomes(engine: object, job: Job, cancellation: Cancellation) -> Iterator[O
 
 def _chain(engine: object, job: ChainJob, cancellation: Cancellation) -> Iterator[Outcome]:
     with stream_chain(
-        cancellable(engine, cancellation),
+        cancellable(engine, cancellation, job.scope),
         job.instruction,
         job.policy,
         job.params,
@@ -39,7 +39,7 @@ def _chain(engine: object, job: ChainJob, cancellation: Cancellation) -> Iterato
 def _text(engine: object, job: TextJob, cancellation: Cancellation) -> Iterator[Outcome]:
     if not isinstance(engine, Engine):
         raise UsageError("completions: this model only chats; expected one that completes text; use chat completions")
-    yield from cancellable(engine, cancellation).stream(
+    yield from cancellable(engine, cancellation, job.scope).stream(
         Request(job.prompt, job.params, job.max_tokens, job.stop, job.logprobs, tokens=job.tokens)
     )
 
@@ -60,11 +60,12 @@ def call(engine: Any, name: str, cancellation: Cancellation, **words: Any) -> An
 
 
 def score(
-    engine: object, prompts: Sequence[str | Sequence[int]], top: int, cancellation: Cancellation
+    engine: object, prompts: Sequence[str | Sequence[int]], top: int, cancellation: Cancellation, scope: str = ""
 ) -> list[ScoredSequence]:
     """How likely the tokens of prompts are, each given those before it."""
     scorer = token_scoring_of(engine)
     if scorer is None:
         raise UsageError("echo: this model does not score tokens; expected one that runs here; leave logprobs out")
     tokens = [scorer.encode_text(prompt) if isinstance(prompt, str) else list(prompt) for prompt in prompts]
-    return scorer.score_tokens([ScoringRequest(tuple(each), top=top, cancellation=cancellation) for each in tokens])
+    requests = [ScoringRequest(tuple(each), top=top, cancellation=cancellation, scope=scope) for each in tokens]
+    return scorer.score_tokens(requests)

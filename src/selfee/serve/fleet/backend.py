@@ -147,9 +147,11 @@ class FleetBackend:
         """See ``Backend.detokenize``."""
         return str(await self._call("detokenize", tokens=list(tokens)))
 
-    async def score(self, prompts: Sequence[str | Sequence[int]], *, top: int) -> Sequence[ScoredSequence]:
+    async def score(
+        self, prompts: Sequence[str | Sequence[int]], *, top: int, scope: str = ""
+    ) -> Sequence[ScoredSequence]:
         """See ``Backend.score``."""
-        told = await self._call("score", prompts=list(prompts), top=top)
+        told = await self._call("score", prompts=list(prompts), top=top, scope=scope)
         return [sequence_from_json(row) for row in told]
 
     async def _call(self, name: str, **words: Any) -> Any:

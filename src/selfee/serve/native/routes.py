@@ -70,7 +70,7 @@ def _begin(service: Service, owner: str, asked: NativeRequest) -> LiveChain:
     known, wish = _known_chain(asked)
     chain = LiveChain(
         model.backend,
-        _job(model.defaults, asked, known, suffix),
+        service.scoped(owner, _job(model.defaults, asked, known, suffix)),
         lambda: model.admission.tickets(owner)[0],
         owner=owner,
         grace=limits.grace_seconds if asked.grace_seconds is None else asked.grace_seconds,

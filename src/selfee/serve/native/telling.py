@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from selfee.chain.changes import compare
+from selfee.chain.changes import compare, edits
 from selfee.chain.record import to_json
 from selfee.chain.types import (
     Chain,
@@ -98,7 +98,7 @@ class Teller:
         return {"id": self._id, "type": section.value, "index": number}
 
     def _completed(self, event: SectionEnd) -> dict[str, Any]:
-        words = None
+        words = diff = None
         if event.section is Section.FEEDBACK:
             self._feedback_id = self._id
         else:
@@ -107,6 +107,8 @@ class Teller:
             if before is not None:
                 changes = compare(before, event.text)
                 words = {"added": changes.added, "removed": changes.removed, "kept": changes.kept}
+                pieces = edits(before, event.text)
+                diff = None if pieces is None else [{"kind": piece.kind, "text": piece.text} for piece in pieces]
         cost, verdict = event.cost, event.verdict
         return self._segment(event.section, event.number) | {
             "text": event.text,
@@ -120,7 +122,14 @@ class Teller:
             "prompt_tokens": cost.prompt_tokens if cost else None,
             "cached_tokens": cost.cached_tokens if cost else None,
             "words": words,
+            "diff": diff,
+            "score": _score(verdict),
         }
+
+
+def _score(verdict: Verdict | None) -> float | None:
+    """How content the critic is, from 0 to 1, where that was measured."""
+    return None if verdict is None or verdict.probability is None else 1.0 - verdict.probability
 
 
 def tell_end(chain: Chain, cause: str) -> Told:

@@ -64,6 +64,7 @@ def chat_routes(service: Service) -> APIRouter:
         """Answer a conversation, revising the answer; its chain comes as reasoning."""
         asked = await service.read(request, ChatRequest)
         plan = plan_chat(service, asked)
+        plan = replace(plan, jobs=tuple(service.scoped(service.owner(request), job) for job in plan.jobs))
         tickets = plan.model.admission.tickets(service.owner(request), len(plan.jobs))
         writer = ChatWriter(service, plan, tickets)
         if asked.stream:

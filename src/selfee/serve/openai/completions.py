@@ -54,6 +54,7 @@ def completion_routes(service: Service) -> APIRouter:
         """Continue a text as it stands."""
         asked = await service.read(request, CompletionRequest)
         plan = plan_completion(service, asked)
+        plan = replace(plan, jobs=tuple(service.scoped(service.owner(request), job) for job in plan.jobs))
         tickets = plan.model.admission.tickets(service.owner(request), plan.lanes)
         writer = CompletionWriter(service, plan, tickets)
         if asked.stream:

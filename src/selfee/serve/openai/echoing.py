@@ -38,7 +38,7 @@ async def echoes_of(backend: Backend, jobs: Sequence[TextJob], logprobs: int | N
         return [Echo(await backend.detokenize(job.tokens) if job.tokens else job.prompt) for job in jobs]
     prompts = [job.prompt if job.tokens is None else job.tokens for job in jobs]
     echoes = []
-    for job, scored in zip(jobs, await backend.score(prompts, top=logprobs), strict=True):
+    for job, scored in zip(jobs, await backend.score(prompts, top=logprobs, scope=jobs[0].scope), strict=True):
         text = await backend.detokenize(job.tokens) if job.tokens else job.prompt
         echoes.append(Echo(text, tuple(map(_told, scored.tokens)), _told(scored.next)))
     return echoes

@@ -60,6 +60,7 @@ def response_routes(service: Service) -> APIRouter:
         """Answer, revising the answer; drafts and feedback come as items of reasoning."""
         asked = await service.read(request, ResponsesRequest)
         model, job = plan_response(service, asked)
+        job = service.scoped(service.owner(request), job)
         ticket = model.admission.tickets(service.owner(request))[0]
         writer = ResponseWriter(service, model, job, ticket, asked)
         if asked.stream:

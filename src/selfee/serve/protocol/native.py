@@ -17,7 +17,10 @@ chain was created). The others by type::
     segment.delta      segment_id, text
     segment.completed  segment {id, type, index, text, finished, verdict: "needed"|"not_needed"|"none", phrase,
                        probability, source, tokens, seconds, prompt_tokens, cached_tokens, words (of a revision: {added,
-                       removed, kept} against the answer before it, else null)}
+                       removed, kept} against the answer before it, else null), diff (of a revision: [{kind:
+                       "kept"|"added"|"removed", text}]; kept and added joined are its text, blanks included; null where
+                       the texts are too long to be compared), score (of feedback: how content the critic is, 0 to 1,
+                       where its verdict was measured, else null)}
     segment.overruled  segment_id (of a feedback that was content), text (what it says now), verdict: "forced"
     chain.continued    action: "one_more"|"feedback"|"go_on", from_answer: what was written after that answer and has no
                        place in the chain any more is void (an unfinished segment, all after an earlier answer); a
