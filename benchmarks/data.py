@@ -121,7 +121,10 @@ def collecting(rows: Path, out: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--peer", help="a Python that has datatrove, to compare the search for near-duplicates with")
+    parser.add_argument(
+        "--peer",
+        help="a Python that has datatrove[processing,io] and spacy, to compare the search for near-duplicates with",
+    )
     given = parser.parse_args()
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary:
