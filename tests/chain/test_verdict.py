@@ -175,6 +175,8 @@ def test_an_added_sentence_is_the_verdict(feedback: str) -> None:
         ("I rate it 95/100.", None),
         ("No number here.", None),
         ("Step 3 is wrong.", None),
+        ("A score of less than 9 should not be revised.", None),
+        ("Answers with a score below 9 need one. I give a score of 7, which is less than 9.", 7.0),
     ],
 )
 def test_scores_are_read_from_feedback(feedback: str, score: float | None) -> None:

@@ -64,9 +64,13 @@ _STATES = re.compile(
 _REST_OF_SENTENCE = re.compile(r"[^.!?\n]*")
 _ENDS_SENTENCE = re.compile(r"[.!?]\Z")
 _STOPS_2023 = ("no critique", "no revision", "no need", "not needed")
+_BOUND = r"(?:than|least|most|over|under|above|below|between|from|[<>≤≥])\s*"
+"""What stands before a number that scores are compared with: "a score of less than 9" gives none."""
+
 _SCORE = re.compile(
     r"\b(?P<out_of>\d{1,2}(?:\.\d{1,2})?)\s*(?:/|out\s+of)\s*10\b"
-    r"|\b(?:scores?|rat(?:e|ed|ing))\b[^.\d\n]{0,40}?(?P<score>\d{1,2}(?:\.\d{1,2})?)(?![\d/%])",
+    rf"|\b(?:scores?|rat(?:e|ed|ing))\b(?![^.\d\n]{{0,40}}?{_BOUND}\d)[^.\d\n]{{0,40}}?"
+    r"(?P<score>\d{1,2}(?:\.\d{1,2})?)(?![\d/%])",
     re.IGNORECASE,
 )
 
