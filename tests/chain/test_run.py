@@ -235,6 +235,7 @@ def test_settings_and_seed_are_recorded() -> None:
         "max_revisions": 2,
         "stop_repeats": True,
         "always_criticise": False,
+        "accept_score": None,
     }
     assert chain.settings["params"]["temperature"] == 0.2
     assert chain.settings["params"]["seed"] == 5
