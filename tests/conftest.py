@@ -25,12 +25,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--runslow") or os.environ.get("CI"):
+    if config.getoption("--runslow"):
         return
-    skip = pytest.mark.skip(reason="slow; pass --runslow (CI runs it)")
+    skipped = {"minutes": "takes minutes; pass --runslow"}
+    if not os.environ.get("CI"):
+        skipped["slow"] = "slow; pass --runslow (CI runs it)"
     for item in items:
-        if "slow" in item.keywords:
-            item.add_marker(skip)
+        for mark, reason in skipped.items():
+            if mark in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from selfee.cli.chatting.commands import COMMANDS
 from selfee.cli.chatting.conversation import Conversation
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.minutes,
     pytest.mark.network,
     pytest.mark.timeout(900),  # a real model, twenty times, on a machine that others may use too
     pytest.mark.skipif(tmux.missing() is not None, reason=str(tmux.missing())),

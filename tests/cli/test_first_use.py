@@ -45,7 +45,7 @@ def commands() -> dict[str, Any]:
 
 def slow_but(quick: AbstractSet[str]) -> list[Any]:
     """Every command, for a process of its own; only these few in the default run, as each takes a second."""
-    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in sorted(commands())]
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.minutes) for name in sorted(commands())]
 
 
 STAYS = {"serve"}  # until it is stopped, where there is a model
@@ -224,7 +224,7 @@ def test_with_stdin_stdout_and_stderr_closed_it_ends_with_a_code(shell: Shell, n
     assert done.returncode in (0, 1, 2)
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 @pytest.mark.parametrize("name", ALL)
 def test_help_into_a_reader_that_leaves_is_no_error_to_look_at(shell: Shell, name: str) -> None:
     read, write = os.pipe()

@@ -119,7 +119,7 @@ def holds(estimate: dict[str, Any], size: float) -> bool:
     return bool(estimate["low"] <= size <= estimate["high"])
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_a_planted_preference_for_the_first_place_is_exposed(shell: Shell) -> None:
     biases = Biases(prefers_first=0.3, noise=0.1)
     judge, _ = judge_of(shell, biases)
@@ -127,7 +127,7 @@ def test_a_planted_preference_for_the_first_place_is_exposed(shell: Shell) -> No
     assert judge["position"]["gap"]["low"] > 0.0
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_a_planted_preference_for_the_longer_answer_is_exposed(shell: Shell) -> None:
     biases = Biases(prefers_longer=0.5)
     judge, _ = judge_of(shell, biases)
@@ -136,7 +136,7 @@ def test_a_planted_preference_for_the_longer_answer_is_exposed(shell: Shell) -> 
     assert holds(judge["position"]["gap"], 0.0)
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_planted_noise_is_exposed(shell: Shell) -> None:
     biases = Biases(noise=0.15)
     judge, _ = judge_of(shell, biases, "--repeats", "2")
@@ -144,7 +144,7 @@ def test_planted_noise_is_exposed(shell: Shell) -> None:
     assert holds(judge["noise"]["turned"], 0.15)
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_a_planted_share_of_unreadable_replies_is_exposed_and_withholds_the_score(shell: Shell) -> None:
     judge, code = judge_of(shell, Biases(unreadable=0.25, seed=1), "--asks", "2")
     assert holds(judge["readability"]["unreadable_at_first"], 0.25)
@@ -153,7 +153,7 @@ def test_a_planted_share_of_unreadable_replies_is_exposed_and_withholds_the_scor
     assert [pair["scores"] for pair in judge["pairs"]] == [None]
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_planted_obedience_to_the_judged_answer_is_exposed(shell: Shell) -> None:
     judge, _ = judge_of(shell, Biases(obeys=0.6), instructed=True)
     assert judge["obedience"]["instructed"] == COUNT
@@ -161,7 +161,7 @@ def test_planted_obedience_to_the_judged_answer_is_exposed(shell: Shell) -> None
     assert judge["obedience"]["obeyed"]["low"] > 0.3
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_a_fair_judge_is_found_to_be_fair(shell: Shell) -> None:
     judge, code = judge_of(shell, Biases(), "--controls", "20")
     assert code == 0

@@ -224,7 +224,7 @@ def test_f4_a_client_that_goes_away_while_its_prompt_is_read(tiny_path: Path) ->
         assert ok(server.post("/v1/completions", {"prompt": "light", "max_tokens": 3}))
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_f4_a_hundred_clients_that_go_away_leave_nothing_behind() -> None:
     with serving(scripted(delay=0.005), limits=Limits(queue=8)) as server:
         process = psutil.Process()

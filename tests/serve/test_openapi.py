@@ -46,7 +46,7 @@ def test_names_of_operations_are_unique(server: Running) -> None:
     assert len(names) == len(set(names))
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 @pytest.mark.timeout(1300)
 def test_nothing_that_is_made_of_the_document_breaks_the_server(fast: Running) -> None:
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{fast.url}/openapi.json", "--max-examples", "20"]

@@ -81,7 +81,7 @@ def test_a_long_text_without_a_program_is_searched_in_bearable_time() -> None:
 
 
 @pytest.mark.corpus
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_the_reference_programs_of_mbpp_pass_their_tests(corpus: Path) -> None:
     failed = []
     for _, row in read_jsonl(corpus / "public" / "mbpp.jsonl"):

@@ -92,7 +92,7 @@ def test_five_kills_cost_nothing_twice_and_change_no_byte(tmp_path: Path) -> Non
     survives(tmp_path, rows=30, kills=5, seed=1)
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 @pytest.mark.timeout(1800)  # it starts 45 processes: minutes where others use the machine
 @pytest.mark.parametrize("seed", [2, 3])
 def test_twenty_kills_cost_nothing_twice_and_change_no_byte(tmp_path: Path, seed: int) -> None:

@@ -33,7 +33,7 @@ from selfee.serve.fleet.directory import Directory
 from selfee.serve.fleet.settings import Patience
 from selfee.serve.service import Served
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.minutes, pytest.mark.timeout(3600)]
 
 DEATHS = 50
 PATIENT = Patience(beat=0.5, expiry=10, refresh=0.2, connect=2, stall=20, status=3, worker=60, shunned=1)
