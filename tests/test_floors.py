@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "selfee"
 
 FLOORS = {
     "errors": 0,
+    "files": -1,
     "jsonl": 0,
     "journal": 0,
     "parallel": 0,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from selfee.errors import BadFileError
+from selfee.files import replacing
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -51,18 +50,9 @@ def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
 @contextmanager
 def writing_jsonl(path: str | Path) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A function that writes one row; the file gets its name when the block ends, and is forgotten if it fails."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # not mkstemp: others may read what we write
-    try:
-        with part.open("x", encoding="utf-8") as file:
+    with replacing(path) as file:
 
-            def write(row: dict[str, Any]) -> None:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        def write(row: dict[str, Any]) -> None:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
-            yield write
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+        yield write

@@ -16,6 +16,7 @@ from selfee.data.files import BadRow, Row, read_hub, read_rows
 from selfee.data.sample import Sample, make_sample, sample_to_json
 from selfee.data.sources import SOURCES, Question, RefusedError, Source, SourceSettings
 from selfee.errors import BadFileError, UsageError
+from selfee.files import replace_text
 from selfee.jsonl import writing_jsonl
 
 _HUB = "hf:"
@@ -150,7 +151,7 @@ def write_collection(
         "sources": {name: count.to_json() for name, count in counts.items()},
         "settings": _plain(asdict(settings)),
     }
-    report_path(out).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    replace_text(report_path(out), json.dumps(report, indent=2) + "\n")
     return counts
 
 

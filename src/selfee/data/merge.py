@@ -23,6 +23,7 @@ from selfee.data.files import BadRow, files_of, read_rows
 from selfee.data.records import BadRecordError, Record, read_record
 from selfee.data.sources import NAMES_2023
 from selfee.errors import BadFileError, UsageError
+from selfee.files import replace_text
 from selfee.weights.folders import FolderKind
 
 MANIFEST = "manifest.json"
@@ -139,7 +140,7 @@ def merge(
             job.read(given, on_bytes)
     report.files = dict(sorted(report.files.items()))
     made = {"made_by": f"selfee {__version__}", "settings": asdict(settings)}
-    (folder / MANIFEST).write_text(json.dumps(made | report.to_json(), indent=2) + "\n", encoding="utf-8")
+    replace_text(folder / MANIFEST, json.dumps(made | report.to_json(), indent=2) + "\n")
     return report
 
 

@@ -14,8 +14,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Any
 
 from selfee.errors import BadFileError, ResourceError
 from selfee.eval.questions import FILE_NAME, Question, read_questions, write_questions
+from selfee.files import replace_text
 
 MANIFEST = "manifest.json"
 _FORMAT = "selfee-evaluation"
@@ -109,18 +108,4 @@ class Folder:
         manifest = self.read_manifest()
         entries = dict(manifest.get(kind, {})) | {name: dict(entry)}
         manifest[kind] = {key: entries[key] for key in sorted(entries)}
-        write_text(self.path / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        replace_text(self.path / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
@@ -14,6 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from selfee.errors import BadFileError, UnsupportedFileError
 from selfee.eval.revising.result import FORMAT, VERSION, Analysis
+from selfee.files import replace_text
 
 FILE_NAME = "analysis.json"
 _LARGEST = 256 << 20  # bytes
@@ -23,16 +22,7 @@ def write_analysis(path: str | Path, analysis: Analysis) -> None:
     """Write an analysis: a temporary file beside ``path``, synced, then renamed over it."""
     path = Path(path)
     text = json.dumps(asdict(analysis), ensure_ascii=False, indent=1, allow_nan=False)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    replace_text(path, text + "\n")
 
 
 def read_analysis(path: str | Path) -> Analysis:
