@@ -57,7 +57,9 @@ def _shown(hits: int, count: int) -> str:
     found = share(hits, count)
     if found.value is None:
         return "of no chains"
-    return f"{hits} of {count}: {100 * found.value:.1f} % ({100 * (found.low or 0):.1f} to {100 * (found.high or 0):.1f})"
+    return (
+        f"{hits} of {count}: {100 * found.value:.1f} % ({100 * (found.low or 0):.1f} to {100 * (found.high or 0):.1f})"
+    )
 
 
 def _own(chain: Chain) -> RevisionPolicy:
