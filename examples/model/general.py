@@ -184,7 +184,7 @@ def is_whole(text: str) -> bool:
 
 def whole_part(text: str, most: int) -> str:
     """The first paragraphs and sentences of a text, in at most ``most`` characters; "" if not one fits."""
-    if len(text) <= most and is_whole(text):
+    if len(text) <= most and is_whole(text) and text.count("```") % 2 == 0:
         return text.strip()
     cut = text[:most]
     ends = [match.end() for match in re.finditer(r"[.!?](?=\s|$)|\n```(?=\n|$)", cut)]

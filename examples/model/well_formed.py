@@ -62,10 +62,11 @@ def _shown(hits: int, count: int) -> str:
     )
 
 
-def _own(chain: Chain) -> RevisionPolicy:
-    """The model decides, within the number of revisions that were enforced."""
+def left_to_itself(chain: Chain) -> Chain:
+    """What the model would have done: it decides, within the number of revisions that were enforced."""
     policy = chain.settings.get("policy", {})
-    return RevisionPolicy(0, policy.get("max_revisions", 3), stop_repeats=policy.get("stop_repeats", True))
+    most, stops = policy.get("max_revisions", 3), policy.get("stop_repeats", True)
+    return shorten(chain, RevisionPolicy(0, most, stop_repeats=stops))
 
 
 def main() -> None:
@@ -73,7 +74,7 @@ def main() -> None:
     for path in map(Path, sys.argv[1:]):
         chains = [from_json(row.get("chain", row), f"{path}:{number}") for number, row in read_jsonl(path)]
         tell(f"{path.stem}, enforced", chains)
-        tell(f"{path.stem}, left to itself", [shorten(chain, _own(chain)) for chain in chains])
+        tell(f"{path.stem}, left to itself", [left_to_itself(chain) for chain in chains])
 
 
 if __name__ == "__main__":
