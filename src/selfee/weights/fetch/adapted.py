@@ -14,6 +14,9 @@ from selfee.weights.fetch.download import Fetched, Progress
 from selfee.weights.open import open_checkpoint
 from selfee.weights.quantize import Quantizer
 
+ADAPTERS = files("selfee.weights") / "adapters"
+"""Where the adapters lie that selfee ships."""
+
 
 def make_with_adapter(
     model: BuiltinModel, source: WithAdapter, base: Path, folder: Path, progress: Progress
@@ -24,7 +27,7 @@ def make_with_adapter(
     """
     progress.note(f"making {model.name} of {source.base}, once")
     target = folder / model.file
-    with as_file(files("selfee.weights") / "adapters" / source.adapter) as path:
+    with as_file(ADAPTERS / source.adapter) as path:
         if _sha256(path) != source.adapter_sha256:
             raise BadFileError(f"{path}: is not the adapter that selfee ships; expected it; install selfee again")
         with open_checkpoint(base) as checkpoint:
