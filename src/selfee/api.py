@@ -289,11 +289,11 @@ def _policy(options: Options, limited: bool, start: Sequence[Step], *, goes_on: 
 
 
 def _sampling(options: Options, suited: BuiltinModel | None) -> SamplingParams:
-    """The sampling, at the temperature that suits a built-in model unless one is given."""
+    """The sampling, as it suits a built-in model where nothing else is given."""
     names = {field.name for field in dataclasses.fields(SamplingParams)}
     values: dict[str, Any] = {name: value for name, value in options.items() if name in names}
     if suited is not None:
-        values.setdefault("temperature", suited.temperature)
+        values = suited.sampling | values
     if isinstance(samplers := values.get("samplers"), str):
         raise UsageError(f"samplers: {samplers!r} is one string; expected a sequence of {', '.join(SAMPLER_ORDER)}")
     return SamplingParams(**values)
