@@ -18,6 +18,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -295,9 +296,9 @@ def summary(samples: Sequence[Sample], seconds: float) -> dict[str, float]:
     return {
         "tokens/s": sum(sample.tokens for sample in done) / seconds,
         "first piece p50 s": statistics.median(firsts),
-        "first piece p99 s": firsts[int(0.99 * (len(firsts) - 1))],
+        "first piece p99 s": firsts[math.ceil(0.99 * len(firsts)) - 1],
         "between pieces p50 ms": 1000 * statistics.median(gaps),
-        "between pieces p99 ms": 1000 * gaps[int(0.99 * (len(gaps) - 1))],
+        "between pieces p99 ms": 1000 * gaps[math.ceil(0.99 * len(gaps)) - 1],
         "answered": len(done),
         "refused": refused,
         "errors": len(samples) - len(done) - refused,

@@ -61,7 +61,8 @@ def check(text: str) -> None:
 @pytest.mark.parametrize("temperature", [0, 1.5])
 def test_an_answer_satisfies_its_schema(model: Running, temperature: float) -> None:
     for seed in range(3):
-        fields = {"temperature": temperature, "seed": seed, "response_format": FORM, "selfee": {"mode": "off"}}
+        fields: dict[str, Any] = {"temperature": temperature, "seed": seed, "response_format": FORM}
+        fields |= {"selfee": {"mode": "off"}}
         choice = model.chat(**fields)["choices"][0]
         assert choice["finish_reason"] == "stop"
         check(choice["message"]["content"])

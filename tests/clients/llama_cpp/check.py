@@ -58,7 +58,11 @@ def greedy(client, model, **more):
 
 params = xllamacpp.CommonParams()
 params.model.path, params.n_ctx, params.n_parallel, params.verbosity, params.port = FILE, 4096, 2, -1, 0
-upstream = xllamacpp.Server(params).listening_address
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = (
+    1  # several wait for each other where others compute, too
+)
+server = xllamacpp.Server(params)  # ends with its name
+upstream = server.listening_address
 
 with contextlib.ExitStack() as parts:
     folder = parts.enter_context(tempfile.TemporaryDirectory())

@@ -132,7 +132,9 @@ def registered(controller: Part) -> list[str]:
 
 
 @contextmanager
-def fleet(engines: Sequence[Any], *, mode: Any = "single-pass", temperature: float = 0.0) -> Iterator[Fleet]:
+def fleet(
+    engines: Sequence[Any], *, mode: Any = "single-pass", temperature: float = 0.0, patience: Patience = QUICK
+) -> Iterator[Fleet]:
     """A whole fleet with a worker for each engine."""
     with ExitStack() as stack:
         controller = start_controller()
@@ -142,7 +144,7 @@ def fleet(engines: Sequence[Any], *, mode: Any = "single-pass", temperature: flo
             stack.callback(worker.kill)
         wait_for(lambda: len(registered(controller)) == len(engines))
         port = free_port()
-        backend = FleetBackend(Directory(controller.url, SECRET, QUICK), "model", 16)
+        backend = FleetBackend(Directory(controller.url, SECRET, patience), "model", 16)
         defaults = Defaults(mode=mode, params=SamplingParams(temperature=temperature))
         web = Part(make_app(config(port, None), [Served(backend, defaults)]), port)
         stack.callback(web.kill)
