@@ -57,7 +57,7 @@ def greedy(client, model, **more):
 
 
 params = xllamacpp.CommonParams()
-params.model.path, params.n_ctx, params.n_parallel, params.verbosity, params.port = FILE, 4096, 2, -1, 0
+params.model.path, params.n_ctx, params.n_parallel, params.verbosity, params.port = FILE, 4096, 1, -1, 0
 params.cpuparams.n_threads = params.cpuparams_batch.n_threads = (
     1  # several wait for each other where others compute, too
 )
@@ -82,17 +82,18 @@ with contextlib.ExitStack() as parts:
     assert greedy(ours, "theirs") == text, (greedy(ours, "theirs"), text)
     print(f"llama.cpp behind controller and worker continues as it does alone: {text[:40]!r}")
 
+    asked = {"model": "theirs", "messages": QUESTION, "temperature": 0}
+    short = ours.chat.completions.create(**asked, max_tokens=24, extra_body={"selfee": {"mode": "off"}})
+    assert short.choices[0].message.content, short
+    print(f"chat: {short.choices[0].message.content[:40]!r}, {short.usage.completion_tokens} tokens")
     options = {"selfee": {"min_revisions": 1, "max_revisions": 1}}
-    asked = {"model": "theirs", "messages": QUESTION, "temperature": 0, "max_tokens": 600, "extra_body": options}
-    whole = ours.chat.completions.create(**asked)
-    chain = whole.choices[0].message.selfee["chain"]
-    kinds = [segment["type"] for segment in chain]
-    assert kinds[:3] == ["answer", "feedback", "revision"], kinds
-    assert whole.choices[0].message.content
-    print(f"chat: {' '.join(kinds)}; {whole.usage.completion_tokens} tokens of its own engine")
-    stream = ours.chat.completions.create(**asked, stream=True)
-    streamed = "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
-    assert streamed, "nothing came"
-    print(f"stream: an answer of {len(streamed)} characters after its chain")
+    stream = ours.chat.completions.create(**asked, max_tokens=2500, stream=True, extra_body=options)
+    chunks = list(stream)
+    marks = [(chunk.model_extra or {}).get("selfee", {}) for chunk in chunks]
+    kinds = [mark["type"] for mark in marks if mark.get("event") == "start"]
+    assert kinds[:3] == ["answer", "feedback", "revision"], (kinds, marks[-1])
+    final = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert final, marks[-1]
+    print(f"stream: {', '.join(kinds)}, then the final answer of {len(final)} characters")
 sys.stdout.flush()
 os._exit(0)  # its own server's threads would go on
