@@ -77,7 +77,7 @@ class GrowingText:
 
     def _logprob(self, step: Generated, wanted: int) -> TokenLogprob:
         logprobs = log_softmax(step.logits)
-        best = np.lexsort((np.arange(logprobs.size), -logprobs))[:wanted]
+        best = np.lexsort((np.arange(logprobs.size), -logprobs))[:wanted] if wanted else ()
         top = tuple((int(token), self.runtime.piece(int(token)), float(logprobs[token])) for token in best)
         return TokenLogprob(step.token, self.runtime.piece(step.token), float(logprobs[step.token]), top)
 

@@ -28,6 +28,7 @@ class ChainJob:
     stop: tuple[str, ...] = ()
     start: tuple[Step, ...] = ()
     scope: str = ""  # see ``Request.scope``
+    logprobs: bool = False  # tell each section's mean log-probability
 
 
 @dataclass(frozen=True)

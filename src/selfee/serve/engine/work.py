@@ -22,7 +22,7 @@ def outcomes(engine: object, job: Job, cancellation: Cancellation) -> Iterator[O
 
 def _chain(engine: object, job: ChainJob, cancellation: Cancellation) -> Iterator[Outcome]:
     with stream_chain(
-        cancellable(engine, cancellation, job.scope),
+        cancellable(engine, cancellation, job.scope, logprobs=job.logprobs),
         job.instruction,
         job.policy,
         job.params,
