@@ -138,7 +138,7 @@ def test_data_without_anything_to_learn_say_why(tmp_path: Path, model: Path, dat
 def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(
     tmp_path: Path, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "_free_memory", lambda: 1 << 20)
+    monkeypatch.setattr(run, "_free_memory", lambda processes: 1 << 20)
     with pytest.raises(ResourceError, match="training it takes about"):
         plan(model, data, tmp_path / "out", FULL)
 
