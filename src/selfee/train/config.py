@@ -28,6 +28,13 @@ class Schedule(enum.Enum):
     CONSTANT = "constant"  # not at all
 
 
+class Engine(enum.Enum):
+    """Whose loop trains."""
+
+    SELFEE = "selfee"
+    TRL = "trl"  # TRL's SFTTrainer, to compare with: one process, nothing is saved on the way
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """How a model is trained. Raises UsageError for a value out of range."""
@@ -59,6 +66,7 @@ class TrainConfig:
     validate_every: int = 0  # steps between two looks at the validation chains; 0 = at the end only
     keep_gathered: bool = False  # several processes: keep weights together between the passes; faster, more memory
     tensorboard: bool = False  # write what TensorBoard shows, besides the log
+    engine: Engine = Engine.SELFEE  # whose loop trains; trl: to compare with, in one process, without saved states
     peak_tflops: float = 0.0  # what the hardware could do, 10^12 operations a second and process; 0 = measure it
 
     def __post_init__(self) -> None:

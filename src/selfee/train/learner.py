@@ -48,9 +48,12 @@ class Losses:
 
 
 class Learner:
-    """A model, its optimiser and the device they are on; of several processes, each has a share of all three."""
+    """A model, its optimiser and the device they are on; of several processes, each has a share of them.
 
-    def __init__(self, folder: Path, config: TrainConfig, group: Group | None = None) -> None:
+    The model is read from ``folder``, or was made of it elsewhere.
+    """
+
+    def __init__(self, folder: Path, config: TrainConfig, group: Group | None = None, model: Any = None) -> None:
         self.torch = library("torch")
         self.config = config
         self.folder = folder
@@ -58,7 +61,7 @@ class Learner:
         self.device = self.group.device
         self.torch.manual_seed(config.seed)
         self.torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
-        self.model = self._load()
+        self.model = model or self._load()
         trained = [value for value in self.model.parameters() if value.requires_grad]
         self.optimizer = self.torch.optim.AdamW(
             trained, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=config.weight_decay

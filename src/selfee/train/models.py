@@ -87,10 +87,16 @@ def merged(base: Path, adapter: Path) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warnings of libraries that call each other by names that they will lose."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
+    """Without the warnings of libraries that call each other by names that they will lose, and what they do then."""
+    logging = library("transformers").utils.logging
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _let_others_read(folder: Path, like: Path) -> None:

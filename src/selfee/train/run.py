@@ -14,8 +14,8 @@ from pathlib import Path
 from selfee.engines.memory import available_memory
 from selfee.errors import BadFileError, ResourceError, SelfeeError, UsageError
 from selfee.llama.tokenizer import load_tokenizer
-from selfee.train.config import TrainConfig
-from selfee.train.dataset import Dataset, Example
+from selfee.train.config import Engine, TrainConfig
+from selfee.train.dataset import Dataset
 from selfee.train.feed import Feed
 from selfee.train.learner import Learner, Losses
 from selfee.train.libraries import library
@@ -23,8 +23,9 @@ from selfee.train.log import Row, open_log
 from selfee.train.memory import Memory, Shape, estimate, require_room, shape_of
 from selfee.train.processes import Group, Processes, joined
 from selfee.train.records import data_files
-from selfee.train.speed import flops, measured_peak
+from selfee.train.speed import Meter, measured_peak
 from selfee.train.state import alone_in, load_state, read_facts, save_state, states
+from selfee.train.trl_engine import require_possible, train_by_trl
 from selfee.weights.folders import part_of, replacing_folder
 from selfee.weights.open import open_checkpoint
 
@@ -71,6 +72,8 @@ def plan(
             f"max_length: is {config.max_length}, and {model} reads at most {shape.context} tokens; expected no more; "
             f"add --max-length {shape.context}"
         )
+    if config.engine is Engine.TRL:
+        require_possible(config, processes.count)
     memory = estimate(shape, config, processes.count)
     require_room(model, memory, _free_memory(processes), config)
     if (out / "model").exists() or (out.exists() and not out.is_dir()):
@@ -97,23 +100,8 @@ def train(plan: Plan, on_row: Callable[[Row], None] = lambda row: None) -> Row:
     is_first = plan.processes.is_first
     with alone_in(plan.out) if is_first else nullcontext(), joined(plan.processes) as group:
         group.wait()  # the first has the folder
-        saved = states(plan.out)
-        step, position = read_facts(saved[-1], plan.config, plan.facts) if saved else (0, 0)
         with _memory_told(plan):
-            learner = Learner(plan.model, plan.config, group)
-            if saved:
-                load_state(saved[-1], learner)
-            peak = _peak(group, plan.config)
-            with (
-                open_log(plan.out, step, on_row, plan.config.tensorboard) if is_first else nullcontext(_unheard) as say
-            ):
-                say(
-                    {"kind": "begin", "step": step, "steps": plan.steps, **_circumstances(group, peak), **_counts(plan)}
-                )
-                last = Run(plan, learner, peak[0], say).steps(step, position)
-                _write_model(plan.out, learner)
-                end = {"kind": "end", "step": plan.steps, "folder": str(plan.out / "model"), **_counts(plan), **last}
-                say(end)
+            end = Run(plan, group).whole(on_row)
         if is_first:
             for state in states(plan.out):
                 shutil.rmtree(state)
@@ -121,16 +109,54 @@ def train(plan: Plan, on_row: Callable[[Row], None] = lambda row: None) -> Row:
 
 
 class Run:
-    """The steps of a run: what each process does between the first and the last line of the log."""
+    """A run in one process of its group: from the first to the last line of the log."""
 
-    def __init__(self, plan: Plan, learner: Learner, peak: float, write: Callable[[Row], None]) -> None:
-        self._plan, self._learner, self._peak, self._write = plan, learner, peak, write
-        self._saved_at = time.monotonic()
+    def __init__(self, plan: Plan, group: Group) -> None:
+        self._plan, self._group = plan, group
+        self._peak, self._peak_is = _peak(group, plan.config)
+        self._meter = Meter(plan.shape, plan.config, self._peak)
 
-    def steps(self, step: int, position: int) -> Row:
+    def whole(self, on_row: Callable[[Row], None]) -> Row:
+        """Everything; the last line."""
+        plan = self._plan
+        saved = states(plan.out)
+        step, position = read_facts(saved[-1], plan.config, plan.facts) if saved else (0, 0)
+        is_first = plan.processes.is_first
+        log = open_log(plan.out, step, on_row, plan.config.tensorboard) if is_first else nullcontext(_unheard)
+        with log as self._write:
+            self._write({"kind": "begin", "step": step, "steps": plan.steps, **self._circumstances(), **_counts(plan)})
+            if plan.config.engine is Engine.TRL:
+                learner, last = self._by_trl()
+            else:
+                learner = Learner(plan.model, plan.config, self._group)
+                if saved:
+                    load_state(saved[-1], learner)
+                last = self._steps(learner, step, position)
+            _write_model(plan.out, learner)
+            end = {"kind": "end", "step": plan.steps, "folder": str(plan.out / "model"), **_counts(plan), **last}
+            self._write(end)
+        return end
+
+    def _circumstances(self) -> Row:
+        return {
+            "engine": self._plan.config.engine.value,
+            "device": self._group.device,
+            "processes": self._group.processes.count,
+            "peak_tflops": round(self._peak / 1e12, 4),
+            "peak": self._peak_is,
+        }
+
+    def _by_trl(self) -> tuple[Learner, Row]:
+        plan = self._plan
+        model, last = train_by_trl(plan, self._write, self._meter)
+        learner = Learner(plan.model, plan.config, self._group, model)
+        return learner, last | self._validated(learner, plan.steps)
+
+    def _steps(self, learner: Learner, step: int, position: int) -> Row:
         """Every step from ``step`` on, the data from ``position`` on; the last losses."""
-        plan, learner, steps = self._plan, self._learner, self._plan.steps
+        plan, steps = self._plan, self._plan.steps
         last: Row = {}
+        saved_at = time.monotonic()
         while step < steps:
             started = time.monotonic()
             rows, position = plan.feed.take(position, plan.config.global_batch)
@@ -146,30 +172,28 @@ class Run:
             last = {"loss": losses.mean}
             epoch = {"epoch": round(position / len(plan.feed), 4)}
             head = {"kind": "step", "step": step, **epoch, **_of(losses), "rate": rate, "gradient": norm}
-            self._write(head | self._speed(losses.tokens, rows, seconds))
-            if plan.validation is not None and (step == steps or _is_due(step, plan.config.validate_every)):
-                checked = learner.measure(plan.validation.all())
-                last |= {"validation_loss": checked.mean}
-                self._write({"kind": "validation", "step": step, **_of(checked)})
-            if step < steps and self._must_save(step):
+            self._write(head | self._meter.read(rows, seconds))
+            if step == steps or _is_due(step, plan.config.validate_every):
+                last |= self._validated(learner, step)
+            if step < steps and self._must_save(step, time.monotonic() - saved_at):
                 save_state(plan.out, learner, step, position, plan.facts)
                 self._write({"kind": "saved", "step": step})
-                self._saved_at = time.monotonic()
+                saved_at = time.monotonic()
         return last
 
-    def _must_save(self, step: int) -> bool:
-        config = self._plan.config
-        late = time.monotonic() - self._saved_at >= 60 * config.save_minutes
-        # One clock decides for all: theirs differ.
-        by_time = self._learner.group.total([float(late and self._plan.processes.is_first)])[0] > 0
-        return by_time or _is_due(step, config.save_every)
+    def _validated(self, learner: Learner, step: int) -> Row:
+        if self._plan.validation is None:
+            return {}
+        checked = learner.measure(self._plan.validation.all())
+        self._write({"kind": "validation", "step": step, **_of(checked)})
+        return {"validation_loss": checked.mean}
 
-    def _speed(self, tokens: int, rows: list[list[Example]], seconds: float) -> Row:
-        lengths = [len(example.ids) for row in rows for example in row]
-        length = sum(one**2 for one in lengths) / sum(lengths)
-        share = flops(self._plan.shape, self._plan.config, tokens, length) / seconds / self._peak
-        told = {"tokens": tokens, "seconds": round(seconds, 3), "tokens_per_second": tokens / seconds}
-        return told | {"mfu": round(share, 5)}
+    def _must_save(self, step: int, seconds: float) -> bool:
+        config = self._plan.config
+        late = seconds >= 60 * config.save_minutes
+        # One clock decides for all: theirs differ.
+        by_time = self._group.total([float(late and self._plan.processes.is_first)])[0] > 0
+        return by_time or _is_due(step, config.save_every)
 
 
 def _unheard(row: Row) -> None:
@@ -182,15 +206,6 @@ def _peak(group: Group, config: TrainConfig) -> tuple[float, str]:
         return config.peak_tflops * 1e12 * group.processes.count, "given"
     group.wait()  # processes on one processor share it: they measure at the same time
     return group.total([measured_peak(group.device, config)])[0], "measured"
-
-
-def _circumstances(group: Group, peak: tuple[float, str]) -> Row:
-    return {
-        "device": group.device,
-        "processes": group.processes.count,
-        "peak_tflops": round(peak[0] / 1e12, 4),
-        "peak": peak[1],
-    }
 
 
 def _is_due(step: int, every: int) -> bool:

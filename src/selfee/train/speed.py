@@ -7,8 +7,11 @@ time is not counted, so it shows as a lower share.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import Any
 
 from selfee.train.config import Precision, TrainConfig
+from selfee.train.dataset import Example
 from selfee.train.libraries import library
 from selfee.train.memory import Shape
 
@@ -44,3 +47,18 @@ def measured_peak(device: str, config: TrainConfig) -> float:
             torch.cuda.synchronize()
         best = max(best, 2.0 * size**3 / (time.perf_counter() - started))
     return best
+
+
+class Meter:
+    """Turns the seconds of a step into what the log says of its speed; ``peak`` is in operations a second."""
+
+    def __init__(self, shape: Shape, config: TrainConfig, peak: float) -> None:
+        self._shape, self._config, self._peak = shape, config, peak
+
+    def read(self, rows: Sequence[Sequence[Example]], seconds: float) -> dict[str, Any]:
+        """Tokens, tokens a second, and the share of the peak that was used."""
+        lengths = [len(example.ids) for row in rows for example in row]
+        tokens = sum(lengths)
+        needed = flops(self._shape, self._config, tokens, sum(length**2 for length in lengths) / tokens)
+        told = {"tokens": tokens, "seconds": round(seconds, 3), "tokens_per_second": tokens / seconds}
+        return told | {"mfu": round(needed / seconds / self._peak, 5)}
