@@ -21,9 +21,15 @@ def processes_here() -> Processes:
     names = {"rank": "RANK", "count": "WORLD_SIZE", "local_rank": "LOCAL_RANK", "local_count": "LOCAL_WORLD_SIZE"}
     given = {field: os.environ[name] for field, name in names.items() if os.environ.get(name)}
     try:
-        return Processes(**{field: int(value) for field, value in given.items()})
+        processes = Processes(**{field: int(value) for field, value in given.items()})
     except ValueError:
         raise UsageError(f"train: was started with {given}; expected numbers, as torchrun gives them") from None
+    if processes.count > 1 and not os.environ.get("MASTER_ADDR"):
+        raise UsageError(
+            f"train: is one of {processes.count} processes that do not know each other; expected torchrun to start "
+            "them, or no WORLD_SIZE in the environment"
+        )
+    return processes
 
 
 def start(
