@@ -12,9 +12,45 @@ from dataclasses import dataclass
 
 Draw = random.Random
 
-NAMES = tuple("Ada Ben Clara David Emma Farid Grace Hugo Ines Jonas Kira Leo Mina Noah Olga Paul Rosa Sam Tara Yuki".split())
-THINGS = tuple("apples pens books stamps marbles shells cards tickets cookies eggs bricks flowers coins bottles".split())
-BOXES = tuple("boxes bags baskets crates shelves packs trays rows".split())
+NAMES = (
+    "Ada",
+    "Ben",
+    "Clara",
+    "David",
+    "Emma",
+    "Farid",
+    "Grace",
+    "Hugo",
+    "Ines",
+    "Jonas",
+    "Kira",
+    "Leo",
+    "Mina",
+    "Noah",
+    "Olga",
+    "Paul",
+    "Rosa",
+    "Sam",
+    "Tara",
+    "Yuki",
+)
+THINGS = (
+    "apples",
+    "pens",
+    "books",
+    "stamps",
+    "marbles",
+    "shells",
+    "cards",
+    "tickets",
+    "cookies",
+    "eggs",
+    "bricks",
+    "flowers",
+    "coins",
+    "bottles",
+)
+BOXES = ("boxes", "bags", "baskets", "crates", "shelves", "packs", "trays", "rows")
 
 ASK_STEPS = "Solve it step by step. End with the final answer, a number, on a line of its own."
 """The words with which ``selfee revisions`` asks for a number."""
@@ -223,7 +259,7 @@ def slip(step: Step, draw: Draw) -> int:
 
 
 def judge(steps: tuple[Step, ...], values: tuple[int, ...]) -> tuple[str, bool]:
-    """Feedback on an answer of the right steps: each worked out and compared until one is wrong. And whether all hold."""
+    """Feedback on an answer of the right steps: each worked out and compared until one is wrong; whether all hold."""
     said = []
     for step, value in zip(steps, values, strict=True):
         said.append(work_out(step))

@@ -14,55 +14,159 @@ Draw = random.Random
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _WORD = re.compile(r"[A-Za-z]{4,}")
 _COMMON = frozenset(
-    "about after also answer before being between could describe does each explain following from give given have here "
-    "into just like make many more most much name only other some such than that their them then there these they this "
-    "three very what when where which while will with would write your list tell short simple sentence".split()
+    [
+        "about",
+        "after",
+        "also",
+        "answer",
+        "before",
+        "being",
+        "between",
+        "could",
+        "describe",
+        "does",
+        "each",
+        "explain",
+        "following",
+        "from",
+        "give",
+        "given",
+        "have",
+        "here",
+        "into",
+        "just",
+        "like",
+        "make",
+        "many",
+        "more",
+        "most",
+        "much",
+        "name",
+        "only",
+        "other",
+        "some",
+        "such",
+        "than",
+        "that",
+        "their",
+        "them",
+        "then",
+        "there",
+        "these",
+        "they",
+        "this",
+        "three",
+        "very",
+        "what",
+        "when",
+        "where",
+        "which",
+        "while",
+        "will",
+        "with",
+        "would",
+        "write",
+        "your",
+        "list",
+        "tell",
+        "short",
+        "simple",
+        "sentence",
+    ]
 )
 
 FORMS: dict[str, tuple[str, ...]] = {
     "Explain in a few sentences {}.": (
-        "how rain forms", "why the sea is salty", "how a bicycle stays upright", "what a black hole is",
-        "why leaves change colour in autumn", "how vaccines work", "what inflation means", "how bees make honey",
-        "why we need sleep", "how a refrigerator cools",
+        "how rain forms",
+        "why the sea is salty",
+        "how a bicycle stays upright",
+        "what a black hole is",
+        "why leaves change colour in autumn",
+        "how vaccines work",
+        "what inflation means",
+        "how bees make honey",
+        "why we need sleep",
+        "how a refrigerator cools",
     ),
     "Give me three tips for {}.": (
-        "learning a new language", "saving money", "a job interview", "sleeping better", "growing tomatoes",
-        "staying focused at work", "travelling with little luggage", "making new friends",
+        "learning a new language",
+        "saving money",
+        "a job interview",
+        "sleeping better",
+        "growing tomatoes",
+        "staying focused at work",
+        "travelling with little luggage",
+        "making new friends",
     ),
     "What is the difference between {}?": (
-        "a virus and a bacterium", "weather and climate", "a lake and a pond", "a loan and a gift",
-        "tea and coffee", "a novel and a short story", "speed and velocity", "butter and margarine",
+        "a virus and a bacterium",
+        "weather and climate",
+        "a lake and a pond",
+        "a loan and a gift",
+        "tea and coffee",
+        "a novel and a short story",
+        "speed and velocity",
+        "butter and margarine",
     ),
     "Write a short poem about {}.": ("the sea", "an old clock", "snow in the city", "a lost key", "friendship"),
     "Write a short email {}.": (
-        "to thank a colleague for help", "to ask a landlord to repair a window", "to invite friends to a picnic",
-        "to say that you will be late for a meeting", "to cancel a hotel booking", "to apply for a summer job",
+        "to thank a colleague for help",
+        "to ask a landlord to repair a window",
+        "to invite friends to a picnic",
+        "to say that you will be late for a meeting",
+        "to cancel a hotel booking",
+        "to apply for a summer job",
     ),
     "Imagine you are {}. What would you say to a visitor?": (
-        "a lighthouse keeper", "a talking tree", "a museum guard", "the captain of an airship", "a retired detective",
+        "a lighthouse keeper",
+        "a talking tree",
+        "a museum guard",
+        "the captain of an airship",
+        "a retired detective",
     ),
     "What would happen if {}?": (
-        "the moon were twice as close", "nobody had to work", "all clocks stopped", "people could read minds",
-        "the internet had never been invented", "cats could speak",
+        "the moon were twice as close",
+        "nobody had to work",
+        "all clocks stopped",
+        "people could read minds",
+        "the internet had never been invented",
+        "cats could speak",
     ),
     "How can somebody {}?": (
-        "tell whether an egg is fresh", "find north without a compass", "remember names better", "reduce food waste",
-        "prepare for a long hike", "notice that a website is a fraud", "calm down before an exam",
+        "tell whether an egg is fresh",
+        "find north without a compass",
+        "remember names better",
+        "reduce food waste",
+        "prepare for a long hike",
+        "notice that a website is a fraud",
+        "calm down before an exam",
     ),
     "Who was {}, and why is this person remembered?": (
-        "Marie Curie", "Galileo Galilei", "Florence Nightingale", "Johannes Gutenberg", "Ada Lovelace", "Mozart",
+        "Marie Curie",
+        "Galileo Galilei",
+        "Florence Nightingale",
+        "Johannes Gutenberg",
+        "Ada Lovelace",
+        "Mozart",
     ),
     "Write a short story that begins with: {}": (
-        "The door had never been locked before.", "It was the last train of the night.",
-        "Nobody remembered planting the tree.", "The letter arrived thirty years late.",
+        "The door had never been locked before.",
+        "It was the last train of the night.",
+        "Nobody remembered planting the tree.",
+        "The letter arrived thirty years late.",
     ),
     "Estimate {}, and say how you came to it.": (
-        "how many piano teachers live in a large city", "how much water a family uses in a year",
-        "how many books a person can read in a lifetime", "how many steps people walk in ten years",
+        "how many piano teachers live in a large city",
+        "how much water a family uses in a year",
+        "how many books a person can read in a lifetime",
+        "how many steps people walk in ten years",
     ),
     "Write a Python function that {}.": (
-        "returns the largest number of a list", "counts the vowels in a text", "says whether a year is a leap year",
-        "turns a list around", "adds the digits of a number",
+        "returns the largest number of a list",
+        "counts the vowels in a text",
+        "says whether a year is a leap year",
+        "turns a list around",
+        "adds the digits of a number",
     ),
 }
 """Questions that were written for this training set; their answers come from the base model itself."""
@@ -80,7 +184,7 @@ def is_whole(text: str) -> bool:
 
 def whole_part(text: str, most: int) -> str:
     """The first paragraphs and sentences of a text, in at most ``most`` characters; "" if not one fits."""
-    if len(text) <= most and is_whole(text):
+    if len(text) <= most and is_whole(text) and text.count("```") % 2 == 0:
         return text.strip()
     cut = text[:most]
     ends = [match.end() for match in re.finditer(r"[.!?](?=\s|$)|\n```(?=\n|$)", cut)]
@@ -130,7 +234,10 @@ def damage(question: str, answer: str, other: str, draw: Draw) -> tuple[str, str
         place = draw.randrange(min(3, len(sentences)))
         worse = " ".join([*sentences[: place + 1], sentences[place], sentences[place]])
         first = " ".join(sentences[place].split()[:6]).replace('"', "")
-        return worse, f'The sentence that begins "{first}" stands there three times. Say it once and go on. Revision is needed.'
+        return (
+            worse,
+            f'The sentence that begins "{first}" stands there three times. Say it once and go on. Revision is needed.',
+        )
     word = shared_word(question, answer)
     if word and word.lower() not in other.lower():
         return other, f'The answer is about something else: it does not even mention "{word}". Revision is needed.'

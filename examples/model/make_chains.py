@@ -31,6 +31,7 @@ from examples.model.arithmetic import (
 from examples.model.formats import draw_task
 from examples.model.general import accept, damage, repeats_itself, whole_part
 from examples.model.sample_answers import ON_POLICY_SEED
+
 from selfee.chain.checkers.number import NumberChecker, final_number
 from selfee.chain.types import Instruction
 
@@ -63,7 +64,9 @@ def arithmetic_chains(count: int, seed: int) -> Iterator[Row]:
         rounds = [(right.answer, right.feedback)]
         if draw.random() < 0.5:
             wrongs = [draw_wrong(problem, draw) for _ in range(2 if draw.random() < 0.1 else 1)]
-            wrongs = [wrong for place, wrong in enumerate(wrongs) if wrong.answer not in [w.answer for w in wrongs[:place]]]
+            wrongs = [
+                wrong for place, wrong in enumerate(wrongs) if wrong.answer not in [w.answer for w in wrongs[:place]]
+            ]
             rounds = [(wrong.answer, wrong.feedback) for wrong in wrongs] + rounds
         yield chain("arithmetic", question, rounds)
 
@@ -190,7 +193,9 @@ def on_policy_rounds(problem: Problem, answer: str) -> list[Round]:
             return [(answer, feedback), (right.answer, right.feedback)]
     for place, step in enumerate(problem.steps):  # else the first sum that is not there as it must be
         if place >= len(said) or said[place] != (str(step), str(step.value)):
-            given = f"the answer works out {said[place][0]} = {said[place][1]}" if place < len(said) else "it is missing"
+            given = (
+                f"the answer works out {said[place][0]} = {said[place][1]}" if place < len(said) else "it is missing"
+            )
             about = f"The question asks for {step}, and {given}. {work_out(step)} That is {step.value}."
             return [(answer, f"{about} Revision is needed."), (right.answer, right.feedback)]
     found = final_number(answer) or "no number"

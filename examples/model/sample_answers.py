@@ -14,6 +14,7 @@ from typing import Any
 
 from examples.model.arithmetic import ask, draw_problem
 from examples.model.general import questions
+
 from selfee.chain.budgets import Budgets
 from selfee.chain.many import run_chains
 from selfee.chain.policy import RevisionPolicy

@@ -57,13 +57,16 @@ def _shown(hits: int, count: int) -> str:
     found = share(hits, count)
     if found.value is None:
         return "of no chains"
-    return f"{hits} of {count}: {100 * found.value:.1f} % ({100 * (found.low or 0):.1f} to {100 * (found.high or 0):.1f})"
+    return (
+        f"{hits} of {count}: {100 * found.value:.1f} % ({100 * (found.low or 0):.1f} to {100 * (found.high or 0):.1f})"
+    )
 
 
-def _own(chain: Chain) -> RevisionPolicy:
-    """The model decides, within the number of revisions that were enforced."""
+def left_to_itself(chain: Chain) -> Chain:
+    """What the model would have done: it decides, within the number of revisions that were enforced."""
     policy = chain.settings.get("policy", {})
-    return RevisionPolicy(0, policy.get("max_revisions", 3), stop_repeats=policy.get("stop_repeats", True))
+    most, stops = policy.get("max_revisions", 3), policy.get("stop_repeats", True)
+    return shorten(chain, RevisionPolicy(0, most, stop_repeats=stops))
 
 
 def main() -> None:
@@ -71,7 +74,7 @@ def main() -> None:
     for path in map(Path, sys.argv[1:]):
         chains = [from_json(row.get("chain", row), f"{path}:{number}") for number, row in read_jsonl(path)]
         tell(f"{path.stem}, enforced", chains)
-        tell(f"{path.stem}, left to itself", [shorten(chain, _own(chain)) for chain in chains])
+        tell(f"{path.stem}, left to itself", [left_to_itself(chain) for chain in chains])
 
 
 if __name__ == "__main__":
