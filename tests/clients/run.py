@@ -19,8 +19,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 BUILD = ROOT / "build" / "clients"
-NEEDS_MODEL = ("lm_eval",)
-"""Clients that ask for what no script can give: the likelihood of tokens."""
+NEEDS_MODEL = ("llama_cpp", "lm_eval")
+"""Clients that need what no script can give: the likelihood of tokens, or a file of their own."""
 
 TARGET = (
     "The sky reflects the ocean.\n\n### Feedback 1:\nReflection is not the cause. Revision is needed.\n\n"

@@ -74,6 +74,7 @@ JOBS = (
         (STEP,),
         "key-1",
         True,
+        '{"type": "object"}',
     ),
 )
 OUTCOMES: tuple[Outcome, ...] = (

@@ -58,11 +58,13 @@ class Draft:
         checker: Checker | None = None,
         until_passed: bool = False,
         start: Sequence[Step] = (),
+        schema: str | None = None,
     ) -> None:
         self.instruction = instruction
         self.policy = policy
         self._checker = checker
         self._until_passed = until_passed
+        self._schema = schema
         self.purse = purse or Purse(Allowance())
         self.steps: list[Step] = list(start)
         self._tokens = 0
@@ -103,6 +105,10 @@ class Draft:
     def prediction(self, section: Section) -> str:
         """What a section that begins now probably repeats: a revision the answer before it."""
         return self.steps[-1].answer if section is Section.REVISION and self.steps else ""
+
+    def schema(self, section: Section) -> str | None:
+        """The JSON schema that a section's text must satisfy: answers alone have one."""
+        return self._schema if section.is_answer else None
 
     def write(self, text: str) -> TextDelta:
         """The section's next piece."""

@@ -17,6 +17,9 @@ def main() -> None:
     params = xllamacpp.CommonParams()
     params.model.path = sys.argv[1]
     params.n_ctx, params.n_parallel, params.verbosity = 512, 1, -1
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = (
+        1  # several wait for each other where others compute, too
+    )
     server = xllamacpp.Server(params)
     json.dump([likelihood(server, context, continuation) for context, continuation in json.load(sys.stdin)], sys.stdout)
 

@@ -32,6 +32,7 @@ def _chain(engine: object, job: ChainJob, cancellation: Cancellation) -> Iterato
         stop=job.stop,
         allowance=job.allowance,
         start=job.start,
+        schema=job.schema,
     ) as events:
         yield from events
 

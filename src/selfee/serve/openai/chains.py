@@ -45,6 +45,7 @@ def chain_job(
     options: SelfeeOptions,
     policy: RevisionPolicy,
     limit: int | None,
+    schema: str | None = None,
 ) -> ChainJob:
     """The chain that is asked for; ``limit`` is what all of it may generate. Raises ApiError (400)."""
     defaults = model.defaults
@@ -60,6 +61,7 @@ def chain_job(
         options.drive or defaults.mode,
         options.prompts or (defaults.prompts if options.drive in (None, defaults.mode) else None),
         asked.stops(),
+        schema=schema,
     )
 
 

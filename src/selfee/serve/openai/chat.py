@@ -54,7 +54,7 @@ def plan_chat(service: Service, asked: ChatRequest) -> Plan:
     options = asked.selfee or SelfeeOptions()
     effort = None if asked.reasoning_effort is None else EFFORT_ROUNDS[asked.reasoning_effort]
     policy = revisions_of(options, suffix, effort, model.defaults.policy)
-    job = chain_job(model, asked, instruction_of(asked.messages), options, policy, asked.limit)
+    job = chain_job(model, asked, instruction_of(asked.messages), options, policy, asked.limit, asked.schema_text)
     if biases := asked.biases():
         job = replace(job, params=replace(job.params, logit_bias=biases))
     includes_usage = asked.stream_options is not None and asked.stream_options.include_usage

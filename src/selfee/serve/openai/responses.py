@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -24,7 +24,7 @@ from selfee.chain.types import (
     Verdict,
 )
 from selfee.engines.cancelling import Cancellation
-from selfee.errors import SelfeeError
+from selfee.errors import MissingExtraError, SelfeeError, UsageError
 from selfee.serve.admission import Ticket
 from selfee.serve.asking import instruction_of
 from selfee.serve.engine.jobs import ChainJob
@@ -73,7 +73,8 @@ def plan_response(service: Service, asked: ResponsesRequest) -> tuple[Served, Ch
     effort = asked.reasoning.effort if asked.reasoning else None
     rounds = None if effort is None else EFFORT_ROUNDS[effort]
     policy = revisions_of(options, suffix, rounds, model.defaults.policy)
-    return model, chain_job(model, asked, instruction_of(asked.messages()), options, policy, asked.max_output_tokens)
+    limit, schema = asked.max_output_tokens, asked.schema_text
+    return model, chain_job(model, asked, instruction_of(asked.messages()), options, policy, limit, schema)
 
 
 @dataclass
@@ -132,6 +133,14 @@ class ResponseWriter:
         return b"event: " + name.encode() + b"\ndata: " + encode_json(row) + b"\n\n"
 
     async def _events(self) -> AsyncGenerator[Row, None]:
+        try:
+            async with aclosing(self._made()) as events:
+                async for event in events:
+                    yield event
+        except (UsageError, MissingExtraError) as error:
+            raise _renamed(from_selfee(error)) from error
+
+    async def _made(self) -> AsyncGenerator[Row, None]:
         chain: Chain | None = None
         is_first = True
         async with (
@@ -245,6 +254,13 @@ class ResponseWriter:
         for piece in pieces(text):
             yield self._at(name) | {"type": "response.output_text.delta", "delta": piece, "logprobs": []}
         yield from self._message_done(name, text, "final_answer", "completed")
+
+
+def _renamed(error: ApiError) -> ApiError:
+    """An error about a schema, which stands in another field here."""
+    if error.param != "response_format":
+        return error
+    return replace(error, message=error.message.replace("response_format", "text.format", 1), param="text.format")
 
 
 _TITLES = {
