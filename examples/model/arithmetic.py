@@ -101,15 +101,15 @@ def draw_problem(draw: Draw) -> Problem:
 
 def _bare(draw: Draw) -> Problem:
     sign = draw.choice("+-×")
-    left, right = (draw.randint(3, 9), draw.randint(12, 99)) if sign == "×" else _two(draw)
+    left, right = (draw.randint(2, 9), draw.randint(3, 19)) if sign == "×" else _two(draw)
     step = Step("", left, sign, right)
     return Problem(draw.choice(("What is {}?", "Calculate {}.", "How much is {}?")).format(step), (step,))
 
 
 def _two(draw: Draw) -> tuple[int, int]:
-    """A larger and a smaller number of two or three digits."""
-    right = draw.randint(15, 480)
-    return right + draw.randint(11, 480), right
+    """A larger and a smaller number below a hundred."""
+    right = draw.randint(5, 45)
+    return right + draw.randint(4, 50), right
 
 
 def _gain(draw: Draw) -> Problem:
@@ -127,14 +127,14 @@ def _loss(draw: Draw) -> Problem:
 
 
 def _packs(draw: Draw) -> Problem:
-    box, thing, count, each = draw.choice(BOXES), draw.choice(THINGS), draw.randint(3, 9), draw.randint(12, 99)
+    box, thing, count, each = draw.choice(BOXES), draw.choice(THINGS), draw.randint(2, 9), draw.randint(3, 19)
     question = f"There are {count} {box} with {each} {thing} in each. How many {thing} are there in all?"
     return Problem(question, (Step(f"{thing.capitalize()} in {count} {box}", count, "×", each),))
 
 
 def _packs_and_more(draw: Draw) -> Problem:
     name, box, thing = draw.choice(NAMES), draw.choice(BOXES), draw.choice(THINGS)
-    count, each, more = draw.randint(3, 9), draw.randint(6, 48), draw.randint(11, 180)
+    count, each, more = draw.randint(2, 6), draw.randint(3, 12), draw.randint(5, 40)
     question = (
         f"{name} has {more} {thing} and buys {count} {box} with {each} {thing} each. How many {thing} does {name} have "
         "then?"
@@ -145,8 +145,8 @@ def _packs_and_more(draw: Draw) -> Problem:
 
 def _packs_less(draw: Draw) -> Problem:
     name, box, thing = draw.choice(NAMES), draw.choice(BOXES), draw.choice(THINGS)
-    count, each = draw.randint(3, 9), draw.randint(12, 48)
-    gone = draw.randint(5, count * each - 5)
+    count, each = draw.randint(2, 6), draw.randint(4, 12)
+    gone = draw.randint(2, count * each - 2)
     question = (
         f"{name} has {count} {box} with {each} {thing} each and gives {gone} {thing} away. How many {thing} are left?"
     )
@@ -156,8 +156,8 @@ def _packs_less(draw: Draw) -> Problem:
 
 def _gain_and_loss(draw: Draw) -> Problem:
     name, thing = draw.choice(NAMES), draw.choice(THINGS)
-    first, second = draw.randint(21, 380), draw.randint(15, 280)
-    gone = draw.randint(5, first + second - 5)
+    first, second = draw.randint(8, 50), draw.randint(5, 40)
+    gone = draw.randint(3, first + second - 3)
     question = (
         f"On Monday {name} collects {first} {thing}, on Tuesday {second} more, and on Wednesday {gone} of them are "
         f"sold. How many {thing} does {name} still have?"
@@ -167,8 +167,8 @@ def _gain_and_loss(draw: Draw) -> Problem:
 
 
 def _prices(draw: Draw) -> Problem:
-    name, count, price = draw.choice(NAMES), draw.randint(3, 9), draw.randint(11, 60)
-    purse = count * price + draw.randint(3, 300)
+    name, count, price = draw.choice(NAMES), draw.randint(2, 6), draw.randint(3, 15)
+    purse = count * price + draw.randint(2, 40)
     question = (
         f"{name} has {purse} dollars and buys {count} tickets for {price} dollars each. How many dollars does {name} "
         "have left?"

@@ -180,12 +180,16 @@ def on_policy_chains(path: Path) -> Iterator[Row]:
         yield chain("on-policy", question, on_policy_rounds(problem, row["answer"]))
 
 
+_SAID = re.compile(r"(\d+)(?: [a-z]+)? ?([-+×x*]) ?\$?(\d+)(?: [a-z]+)? ?= ?\$?(\d+)")
+_SIGNS = {"x": "×", "*": "×"}
+
+
 def on_policy_rounds(problem: Problem, answer: str) -> list[Round]:
     """A model's answer with the feedback it deserves and, if it is wrong, the right answer after it."""
     right = right_answer(problem)
     if NumberChecker(str(problem.result)).check(Instruction(problem.question), answer).passed:
         return [(answer, right.feedback)]
-    said = re.findall(r"(\d+ [-+×] \d+) = (\d+)", answer)
+    said = [(f"{a} {_SIGNS.get(sign, sign)} {b}", value) for a, sign, b, value in _SAID.findall(answer)]
     steps = [str(step) for step in problem.steps]
     if [left for left, _ in said] == steps:  # the right sums: the slip is found where it is
         feedback, holds = judge(problem.steps, tuple(int(value) for _, value in said))
@@ -193,9 +197,9 @@ def on_policy_rounds(problem: Problem, answer: str) -> list[Round]:
             return [(answer, feedback), (right.answer, right.feedback)]
     for place, step in enumerate(problem.steps):  # else the first sum that is not there as it must be
         if place >= len(said) or said[place] != (str(step), str(step.value)):
-            given = (
-                f"the answer works out {said[place][0]} = {said[place][1]}" if place < len(said) else "it is missing"
-            )
+            given = "no such sum is there"
+            if place < len(said):
+                given = f"the answer works out {said[place][0]} = {said[place][1]}"
             about = f"The question asks for {step}, and {given}. {work_out(step)} That is {step.value}."
             return [(answer, f"{about} Revision is needed."), (right.answer, right.feedback)]
     found = final_number(answer) or "no number"
@@ -219,9 +223,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=Path, help="Self-Instruct's seed_tasks.jsonl (Apache-2.0)")
     parser.add_argument("--answers", type=Path, help="what sample_answers made")
     parser.add_argument("--attempts", type=Path, help="what sample_answers --arithmetic made: the on-policy round")
-    parser.add_argument("--arithmetic", type=int, default=220)
+    parser.add_argument("--arithmetic", type=int, default=130)
     parser.add_argument("--formats", type=int, default=120)
-    parser.add_argument("--gsm8k-rows", type=int, default=60)
+    parser.add_argument("--gsm8k-rows", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     heldout = list(heldout_rows(200, given.seed))
