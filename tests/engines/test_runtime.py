@@ -13,8 +13,9 @@ from tests.tiny import make_tiny
 from selfee.engines import runtime
 from selfee.engines.base import ChatRequest, FinishReason, Message, Request, SamplingParams, chat_of, scoring_of
 from selfee.engines.local import LocalEngine
-from selfee.engines.runtime import TRAINED_ON_CHAINS, load_runtime
+from selfee.engines.runtime import load_runtime
 from selfee.errors import BadFileError, ContextOverflowError, ResourceError, UsageError
+from selfee.weights.adapter import TRAINED_ON_CHAINS
 from selfee.weights.quants import QuantType
 
 SAMPLED = SamplingParams(temperature=0.9, top_k=40, seed=7)

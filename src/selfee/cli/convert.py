@@ -29,6 +29,7 @@ EXAMPLES = """Examples:
   selfee convert selfee-13b/ ggml-model-f16.bin --type f16
   selfee convert selfee-13b.ggmlv3.q4_0.bin selfee-13b.q4_0.gguf
   selfee convert smollm2-135m smollm2-hf/
+  selfee convert smollm2-135m ours.gguf --adapter run/adapter --type q8_0 --allow-requantize
   selfee convert model-f32.gguf model-q4_K_M.gguf --type q4_K_M
   selfee convert smollm2-hf/ smollm2-gptq/ --format gptq --calibration text.txt
 
@@ -81,6 +82,10 @@ def convert(
     ] = None,
     bits: Annotated[int, typer.Option(help="Bits of a weight: 2, 3, 4 or 8, for --format gptq.")] = 4,
     group_size: Annotated[int, typer.Option(help="Weights that share a scale, for --format gptq.")] = 128,
+    adapter: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Add this LoRA adapter to the model: a folder of peft or its file."),
+    ] = None,
     allow_requantize: Annotated[
         bool, typer.Option("--allow-requantize", help="Quantise what is quantised already.")
     ] = False,
@@ -113,7 +118,7 @@ def convert(
         max_shard_bytes=parse_size(max_shard_size, "--max-shard-size"),
         force=force,
     )
-    job = _Job(path, options, vocab_from, pre, context, threads, quiet, screen_of(sys.stderr, color))
+    job = _Job(path, options, vocab_from, pre, context, threads, quiet, screen_of(sys.stderr, color), adapter)
     if wanted is OutFormat.GPTQ:
         _export_gptq(job, target, calibration, bits, group_size)
         return
@@ -134,14 +139,17 @@ class _Job:
     threads: int | None
     quiet: bool
     stderr: Screen
+    adapter: Path | None = None
 
 
 def _convert(job: _Job, target: Path, wanted: OutFormat) -> Conversion:
+    from selfee.weights.adapter import read_adapter, with_adapter
     from selfee.weights.convert import Format, plan_conversion
     from selfee.weights.quantize import Quantizer
 
     form = Format(wanted.value)
-    with _open(job) as checkpoint:
+    with _open(job) as opened:
+        checkpoint = opened if job.adapter is None else with_adapter(opened, read_adapter(job.adapter))
         options = replace(job.options, vocab=_vocab(job.vocab_from, checkpoint))
         plan = plan_conversion(checkpoint, form, options, quantizer=Quantizer(job.threads))
         _carry_out(plan, target, job.stderr, job.quiet)

@@ -83,7 +83,11 @@ class GrowingText:
 
 
 def log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Natural-log probabilities of raw logits [vocabulary], in double precision."""
+    """Natural-log probabilities of raw logits [vocabulary], in double precision.
+
+    The only one of this room: ``math.log`` and ``np.log`` differ in the last place for one number in some thousand, and
+    a score must have the same bits whoever asks for it.
+    """
     shifted = logits.astype(np.float64) - float(logits.max())
     total = float(np.exp(shifted).sum())
     return shifted - math.log(total)

