@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     parser.add_argument("--revisions", type=int, default=1)
     parser.add_argument("--attempts", type=int, default=0, help="drawn at 0.7, for the vote")
+    parser.add_argument("--repeat-penalty", type=float, help="default: as it suits a built-in model, else 1")
     parser.add_argument("--parallel", type=int, default=8)
     parser.add_argument("--threads", type=int)
     given = parser.parse_args()
@@ -101,7 +102,8 @@ def main() -> None:
         options |= {"mode": suited.mode, "prompts": suited.prompts or None}
     policy = RevisionPolicy(given.revisions, given.revisions)
     with open_engine(given.model, parallel=given.parallel, threads=given.threads) as engine:
-        greedy, drawn = SamplingParams(temperature=0.0), SamplingParams(temperature=0.7)
+        penalty = given.repeat_penalty or (1.0 if suited is None else suited.repeat_penalty)
+        greedy, drawn = (SamplingParams(temperature=heat, repeat_penalty=penalty) for heat in (0.0, 0.7))
         keyed = [(problem.id, problem) for problem in problems]
         chains = made(engine, given.out / "chains.jsonl", keyed, policy, greedy, **options)
         many = [(f"{key}#{number}", one) for number in range(given.attempts) for key, one in keyed]

@@ -40,7 +40,7 @@ def faults(chain: Chain) -> list[str]:
 
 def tell(name: str, chains: list[Chain]) -> None:
     """Print a group of chains in two lines."""
-    wrong = [fault[0] for chain in chains if (fault := faults(chain))]
+    wrong = [found[0] for chain in chains if (found := faults(chain))]
     print(f"{name}: well formed {_shown(len(chains) - len(wrong), len(chains))}")
     verdicts = Counter(
         f"{'needed' if step.verdict.needed else 'not needed'} ({step.verdict.source.value})"

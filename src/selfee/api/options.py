@@ -93,14 +93,14 @@ def policy_of(options: Given, limited: bool, start: Sequence[Step], *, goes_on: 
 
 
 def sampling_of(options: Given, suited: BuiltinModel | None, *, samples: bool = False) -> SamplingParams:
-    """The sampling, at the temperature that suits a built-in model unless one is given.
+    """The sampling, as it suits a built-in model where nothing else is given.
 
     Several attempts must differ, so a model that does best at temperature 0 is sampled at the usual one.
     """
     names = {field.name for field in dataclasses.fields(SamplingParams)}
     values: dict[str, Any] = {name: value for name, value in options.items() if name in names}
     if suited is not None and not (samples and suited.temperature == 0):
-        values.setdefault("temperature", suited.temperature)
+        values = suited.sampling | values
     if isinstance(samplers := values.get("samplers"), str):
         raise UsageError(f"samplers: {samplers!r} is one string; expected a sequence of {', '.join(SAMPLER_ORDER)}")
     return SamplingParams(**values)

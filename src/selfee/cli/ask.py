@@ -315,12 +315,14 @@ def suited(
     call: typer.Context,
     samples: bool,
 ) -> tuple[ModeName, str | None, SamplingParams]:
-    """Mode, words and temperature that suit a built-in model, where the user did not choose.
+    """Mode, words and sampling that suit a built-in model, where the user did not choose.
 
     Several attempts must differ, so a model that does best at temperature 0 is sampled at the usual one.
     """
-    if call.params["temperature"] is None and not (samples and model.temperature == 0):
-        params = replace(params, temperature=model.temperature)
+    suits = {name: value for name, value in model.sampling.items() if call.params[name] is None}
+    if samples and model.temperature == 0:
+        suits.pop("temperature", None)
+    params = replace(params, **suits)
     if mode is not ModeName.AUTO:
         return mode, prompts, params
     return ModeName(model.mode), prompts or model.prompts, params

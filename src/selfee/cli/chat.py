@@ -118,8 +118,8 @@ def chat(
         settings = Settings(policy, params, budgets, mode.value, prompts)
         if name in BUILTIN_MODELS:
             known = BUILTIN_MODELS[name]
-            if not _was_given(call, "temperature"):
-                settings.params = replace(params, temperature=known.temperature)
+            suits = {name: value for name, value in known.sampling.items() if not _was_given(call, name)}
+            settings.params = replace(params, **suits)
             if settings.mode == "auto":
                 settings.mode, settings.prompts = ModeName(known.mode).value, prompts or known.prompts
         engine = open_model(name, context, threads, None, cache_type, True, api_key_file, timeout, stderr)

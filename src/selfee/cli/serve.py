@@ -238,12 +238,12 @@ def _named(words: str) -> tuple[str, str]:
 
 
 def _suited(defaults: Defaults, spec: str, call: typer.Context) -> Defaults:
-    """Mode, words and temperature that suit a built-in model, where the user did not choose."""
+    """Mode, words and sampling that suit a built-in model, where the user did not choose."""
     known = BUILTIN_MODELS.get(spec)
     if known is None:
         return defaults
-    if call.params["temperature"] is None:
-        defaults = replace(defaults, params=replace(defaults.params, temperature=known.temperature))
+    suits = {name: value for name, value in known.sampling.items() if call.params[name] is None}
+    defaults = replace(defaults, params=replace(defaults.params, **suits))
     if defaults.mode != "auto":
         return defaults
     return replace(defaults, mode=ModeName(known.mode).value, prompts=defaults.prompts or known.prompts)

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from tests.tiny import make_tiny
 
@@ -27,13 +28,17 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def tensor(name: str, shape: tuple[int, ...], raw: npt.NDArray[np.uint8]) -> TensorSource:
+    return TensorSource(name, shape, DType.F16, lambda: [raw])
+
+
 def write_adapter(path: Path, base: Path) -> None:
     with open_checkpoint(base) as model:
         rows, columns = model.tensors["blk.0.ffn_up.weight"].shape
     tensors = []
     for half, shape in (("lora_A", (2, columns)), ("lora_B", (rows, 2))):
         raw = np.frombuffer(np.full(shape, 0.25, np.float16).tobytes(), np.uint8)
-        tensors.append(TensorSource(f"{NAME}.{half}.weight", shape, DType.F16, lambda raw=raw: [raw]))
+        tensors.append(tensor(f"{NAME}.{half}.weight", shape, raw))
     write_safetensors(path, tensors, {"r": "2", "lora_alpha": "4", TRAINED_ON_CHAINS: "true"})
 
 
@@ -81,8 +86,8 @@ def test_it_is_made_once_and_again_only_where_it_is_damaged(store: ModelStore) -
 
 
 def test_an_adapter_that_is_not_the_shipped_one_is_refused(store: ModelStore) -> None:
-    with (adapted.ADAPTERS / "tuned.safetensors").open("ab") as file:  # type: ignore[union-attr,call-arg]
-        file.write(b"\0")
+    damaged = Path(str(adapted.ADAPTERS)) / "tuned.safetensors"
+    damaged.write_bytes(damaged.read_bytes() + b"\0")
     with pytest.raises(BadFileError, match="install selfee again"):
         store.resolve("tuned")
 

