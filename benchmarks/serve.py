@@ -46,6 +46,7 @@ class Sample:
     tokens: int = 0
     status: int = 0
     error: str = ""
+    again: int = 0  # connections that the server had closed when the request came, which then took another
 
     @property
     def first(self) -> float:
@@ -212,15 +213,19 @@ async def ask(client: httpx2.AsyncClient, tokens: int, number: int) -> Sample:
         "ignore_eos": True,
     }
     sample = Sample(time.perf_counter())
-    try:
-        async with client.stream("POST", "/v1/completions", json=body) as response:
-            sample.status = response.status_code
-            if sample.status == 200:
-                async for line in response.aiter_lines():
-                    _note(sample, line)
-    except httpx2.HTTPError as error:
-        sample.error = type(error).__name__
-    return sample
+    while True:
+        try:
+            async with client.stream("POST", "/v1/completions", json=body) as response:
+                sample.status = response.status_code
+                if sample.status == 200:
+                    async for line in response.aiter_lines():
+                        _note(sample, line)
+        except httpx2.HTTPError as error:
+            if not sample.status and isinstance(error, httpx2.RemoteProtocolError) and sample.again < 3:
+                sample.again += 1  # as OpenAI's own client does
+                continue
+            sample.error = type(error).__name__
+        return sample
 
 
 def _note(sample: Sample, line: str) -> None:
@@ -302,6 +307,7 @@ def summary(samples: Sequence[Sample], seconds: float) -> dict[str, float]:
         "answered": len(done),
         "refused": refused,
         "errors": len(samples) - len(done) - refused,
+        "closed connections": sum(sample.again for sample in samples),
     }
 
 
