@@ -49,13 +49,22 @@ class Person:
         """Until this text is seen."""
         self.wait_for_pattern(re.escape(text))
 
-    def wait_for_pattern(self, pattern: str, seconds: float = 30) -> None:
-        """Until something is seen that fits, after all that was waited for before."""
-        until = time.monotonic() + seconds
+    def wait_for_pattern(self, pattern: str) -> None:
+        """Until something is seen that fits, after all that was waited for before.
+
+        Patience ends when nothing has come for thirty seconds of looking: a clock would also count the time in which
+        this process was not let run.
+        """
+        idle = 0
+        started = time.monotonic()
         while (found := re.search(pattern, self._shown[self._past :])) is None:
-            assert time.monotonic() < until, f"waited for {pattern!r}, saw {self._shown[self._past :][-500:]!r}"
+            assert idle < 300, f"waited for {pattern!r}, saw {self._shown[self._past :][-500:]!r}"
+            assert time.monotonic() < started + 280, f"{pattern!r} never came, but {self._shown[-500:]!r}"
             if select.select([self._leader], [], [], 0.1)[0]:
                 self._seen += self._decoder.decode(os.read(self._leader, 65536))
+                idle = 0
+            else:
+                idle += 1
         self._past += found.end()
 
     @property

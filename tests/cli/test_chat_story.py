@@ -188,6 +188,7 @@ def test_ctrl_c_stops_an_answer_and_twice_at_an_empty_line_leaves(tmp_path: Path
         person.wait_for("›")
         person.type(QUESTION + "\r")
         person.wait_for("revision 1")
+        person.wait_for("word word")  # by then the script has given this reply away
         person.type("\x03")
         person.wait_for("cancelled")
         person.wait_for("final answer")

@@ -426,3 +426,14 @@ def test_every_flag_in_the_guide_exists(shell: Shell) -> None:
         for word in command[2:]:
             if word.startswith("-"):
                 assert word in helps[command[1]].replace("/", " ").split() or f"{word}," in helps[command[1]], word
+
+
+def test_a_model_that_is_not_there_leaves_no_folder_behind(shell: Shell) -> None:
+    prepare(shell, count=1)
+    write(shell.folder / "a.jsonl", {"question_id": 0, "text": "x", "answer_id": "a0"})
+    write(shell.folder / "b.jsonl", {"question_id": 0, "text": "y", "answer_id": "b0"})
+    for model in ("nowhere.gguf", "script:nowhere.jsonl"):
+        assert "nowhere" in shell.run("answer", "q.jsonl", "-o", "new", "-m", model, check=2).stderr
+        words = ("judge", "a.jsonl", "b.jsonl", "--questions", "q.jsonl", "-o", "new")
+        assert "nowhere" in shell.run(*words, "--model", model, check=2).stderr
+    assert not (shell.folder / "new").exists()

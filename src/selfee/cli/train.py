@@ -10,6 +10,7 @@ import typer
 
 from selfee.cli.options import FlagGroup, with_flags
 from selfee.cli.output import Color, screen_of
+from selfee.cli.shared_options import Colored, Quiet
 from selfee.train.config import PRESETS, TrainConfig
 
 EXAMPLES = """Examples:
@@ -48,13 +49,8 @@ def train(
     ] = None,
     preview: Annotated[int, typer.Option(min=0, metavar="N", help="Show N examples in colour and end.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print every line of the log as JSON.")] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", envvar="SELFEE_QUIET", show_envvar=False),
-    ] = False,
-    color: Annotated[
-        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
-    ] = Color.AUTO,
+    quiet: Quiet = False,
+    color: Colored = Color.AUTO,
 ) -> None:
     """Train a model on chains of answer, feedback and revision."""
     from selfee.errors import UsageError
