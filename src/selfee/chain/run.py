@@ -173,6 +173,7 @@ def run_chain(
     checker: Checker | CheckFunction | None = None,
     until_passed: bool = False,
     start: Sequence[Step] = (),
+    schema: str | None = None,
 ) -> Chain:
     """Make a chain and return it whole; arguments as for ``stream_chain``.
 
@@ -194,6 +195,7 @@ def run_chain(
         checker=checker,
         until_passed=until_passed,
         start=start,
+        schema=schema,
     )
     try:
         for _ in stream:
