@@ -16,7 +16,7 @@ from selfee.train.libraries import library
 from selfee.train.models import compute_dtype, merged, prepared, read_model, stored_dtype, write_adapter, write_model
 from selfee.train.packing import PARTS, Batch, attention_mask, collate
 from selfee.train.processes import Group, Processes
-from selfee.train.sharding import gathered, shard, whole
+from selfee.train.sharding import gathered, shard, take_apart, whole
 
 
 @dataclass
@@ -110,6 +110,8 @@ class Learner:
                 losses.weight += total_weight(some)
                 for _, batch in self._share(some):
                     self._loss(batch, losses)
+        if not self.group.is_alone:
+            take_apart(self.model)
         return losses.over(self.group)
 
     def _share(self, rows: Sequence[Sequence[Example]]) -> Iterator[tuple[int, Batch]]:

@@ -28,6 +28,14 @@ def shard(model: Any, group: Group, config: TrainConfig, dtype: Any) -> None:
             module.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sums
 
 
+def take_apart(model: Any) -> None:
+    """Leave each process its share alone: looking without learning may have left the weights together."""
+    kind = library("torch.distributed.fsdp").FSDPModule
+    for module in model.modules():
+        if isinstance(module, kind):
+            module.reshard()
+
+
 def _widen(module: Any, dtype: Any) -> None:
     # A layer at a time: the whole model in 32 bits need not fit into one process.
     for value in module.parameters():
