@@ -21,7 +21,8 @@ $(VENV)/.selfee-core: $(NATIVE) | $(BIN)/python
 
 $(VENV)/.selfee-dev: $(VENV)/.selfee-core
 	@echo "Installing what the tests need ..." >&2
-	@$(PIP) --editable '.[dev]'
+	@$(PIP) torch==2.13.0  # first and by itself: what depends on it would take whichever is newest
+	@$(PIP) --editable '.[dev,train,trl]'
 	@touch $@
 
 setup: $(VENV)/.selfee-dev  ## Make the environment, compile, install what development needs

@@ -1,6 +1,6 @@
 """Serve a model over HTTP with llama.cpp, as the package xllamacpp brings it; needs nothing of selfee.
 
-    python peer_server.py MODEL THREADS PARALLEL CONTEXT
+    python peer_server.py MODEL THREADS PARALLEL CONTEXT [GUESSES]
 
 Prints the address, then serves until its input ends.
 """
@@ -20,6 +20,10 @@ def main() -> None:
     params.n_parallel = parallel
     params.cont_batching = True
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    if len(sys.argv) > 5 and sys.argv[5]:
+        params.speculative.types = [
+            getattr(xllamacpp.common_speculative_type, f"COMMON_SPECULATIVE_TYPE_{sys.argv[5].upper()}")
+        ]
     params.verbosity = -1
     params.port = 0
     server = xllamacpp.Server(params)

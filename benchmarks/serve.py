@@ -1,13 +1,15 @@
 """The server under load, beside llama.cpp's: how many tokens a second, how soon, how evenly, and what it refuses.
 
-    python -m benchmarks.serve --model FILE --peer PYTHON-WITH-XLLAMACPP
+    python -m benchmarks.serve --model FILE --peer PYTHON-WITH-XLLAMACPP --clients 8 --rounds 3 --seconds 8
+    python -m benchmarks.serve --model FILE --peer PYTHON-WITH-XLLAMACPP --only selfee --only llama.cpp --seconds 7
     python -m benchmarks.serve --model FILE --open-loop 300
     python -m benchmarks.serve --aborts 10000
 
 Closed loop: so many clients, each asking again as soon as it is answered, for streamed greedy completions of the same
-prompts (end tokens banned, so that both servers write the same number of tokens). Open loop: requests come twice as
-fast as the server can answer, whatever it answers. Aborts: clients that connect, ask and go away, on a server that
-answers from a script.
+prompts (end tokens banned, so that all servers write the same number of tokens). Servers: ours and llama.cpp's, each
+with and without guesses at several tokens a pass, with the same threads, places and context a place; they take turns
+in every round, and the median over the rounds is told. Open loop: requests come twice as fast as the server can answer,
+whatever it answers. Aborts: clients that connect, ask and go away, on a server that answers from a script.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -43,6 +46,7 @@ class Sample:
     tokens: int = 0
     status: int = 0
     error: str = ""
+    again: int = 0  # connections that the server had closed when the request came, which then took another
 
     @property
     def first(self) -> float:
@@ -66,17 +70,26 @@ def main() -> None:
         with ours(given) as (url, pid):
             figures |= asyncio.run(open_loop(url, pid, given))
     else:
-        servers = [("selfee", ours)] + ([("llama.cpp", peer)] if given.peer else [])
-        for name, serve in servers:
-            with serve(given) as (url, pid):
-                for clients in given.clients:
-                    print(f"  {name}, {clients} clients", file=sys.stderr, flush=True)
-                    found = asyncio.run(closed_loop(url, pid, clients, given))
-                    figures |= {f"{name} {clients} clients {what}": value for what, value in found.items()}
+        figures |= closed_loops(given)
     for name, value in figures.items():
         print(f"{name:50} {value:10.4g}")
     if not given.no_record:
         record("serve", figures, isa="auto")
+
+
+def closed_loops(given: argparse.Namespace) -> dict[str, float]:
+    """Every server with every number of clients; the median over the rounds."""
+    told: dict[str, list[float]] = {}
+    for number in range(given.rounds):
+        for name, serve in SERVERS.items():
+            if name not in given.only or (serve in (peer, peer_guessing) and given.peer is None):
+                continue
+            with serve(given) as (url, pid):
+                for clients in given.clients:
+                    print(f"  round {number + 1}: {name}, {clients} clients", file=sys.stderr, flush=True)
+                    for what, value in asyncio.run(closed_loop(url, pid, clients, given)).items():
+                        told.setdefault(f"{name} {clients} clients {what}", []).append(value)
+    return {name: statistics.median(values) for name, values in told.items()}
 
 
 def arguments() -> argparse.Namespace:
@@ -85,6 +98,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--peer", help="a Python that has the package xllamacpp")
     parser.add_argument("--clients", type=int, action="append", help=f"default: {', '.join(map(str, CLIENTS))}")
+    parser.add_argument("--only", action="append", choices=SERVERS, help="default: all")
+    parser.add_argument("--rounds", type=int, default=1, help="the median over them is told")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each closed loop")
     parser.add_argument("--tokens", type=int, default=64, help="that each request asks for")
     parser.add_argument("--threads", type=int, default=2)
@@ -94,6 +109,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--no-record", action="store_true", help="print only")
     given = parser.parse_args()
     given.clients = given.clients or list(CLIENTS)
+    given.only = given.only or list(SERVERS)
     if not given.aborts and given.model is None:
         parser.error("--model: missing; expected a model file")
     return given
@@ -102,9 +118,20 @@ def arguments() -> argparse.Namespace:
 @contextlib.contextmanager
 def ours(given: argparse.Namespace) -> Iterator[tuple[str, int]]:
     """Our server; its address and process."""
-    words = ["-m", f"bench={given.model}", "--threads", str(given.threads), "--parallel", str(given.parallel)]
-    with _selfee([*words, "--context", str(CONTEXT), "--queue", "64"]) as found:
+    with _selfee(_words(given)) as found:
         yield found
+
+
+@contextlib.contextmanager
+def ours_plain(given: argparse.Namespace) -> Iterator[tuple[str, int]]:
+    """The same without guesses."""
+    with _selfee([*_words(given), "--no-drafting"]) as found:
+        yield found
+
+
+def _words(given: argparse.Namespace) -> list[str]:
+    words = ["-m", f"bench={given.model}", "--threads", str(given.threads), "--parallel", str(given.parallel)]
+    return [*words, "--context", str(CONTEXT), "--queue", "64"]
 
 
 @contextlib.contextmanager
@@ -139,10 +166,23 @@ def _selfee(words: Sequence[str]) -> Iterator[tuple[str, int]]:
 @contextlib.contextmanager
 def peer(given: argparse.Namespace) -> Iterator[tuple[str, int]]:
     """llama.cpp's server; its address and process."""
+    with _peer(given, "") as found:
+        yield found
+
+
+@contextlib.contextmanager
+def peer_guessing(given: argparse.Namespace) -> Iterator[tuple[str, int]]:
+    """The same with its own guesses from earlier text, as ours are."""
+    with _peer(given, "ngram_simple") as found:
+        yield found
+
+
+@contextlib.contextmanager
+def _peer(given: argparse.Namespace, guesses: str) -> Iterator[tuple[str, int]]:
     script = Path(__file__).with_name("peer_server.py")
     numbers = [str(number) for number in (given.threads, given.parallel, CONTEXT)]
     process = subprocess.Popen(
-        [given.peer, str(script), str(given.model), *numbers],
+        [given.peer, str(script), str(given.model), *numbers, guesses],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -157,6 +197,10 @@ def peer(given: argparse.Namespace) -> Iterator[tuple[str, int]]:
         process.wait(60)
 
 
+SERVERS = {"selfee": ours, "selfee plain": ours_plain, "llama.cpp": peer, "llama.cpp guessing": peer_guessing}
+"""What can be measured; "plain" and "llama.cpp" compute every token on its own."""
+
+
 async def ask(client: httpx2.AsyncClient, tokens: int, number: int) -> Sample:
     """One streamed completion."""
     body: dict[str, Any] = {
@@ -169,15 +213,19 @@ async def ask(client: httpx2.AsyncClient, tokens: int, number: int) -> Sample:
         "ignore_eos": True,
     }
     sample = Sample(time.perf_counter())
-    try:
-        async with client.stream("POST", "/v1/completions", json=body) as response:
-            sample.status = response.status_code
-            if sample.status == 200:
-                async for line in response.aiter_lines():
-                    _note(sample, line)
-    except httpx2.HTTPError as error:
-        sample.error = type(error).__name__
-    return sample
+    while True:
+        try:
+            async with client.stream("POST", "/v1/completions", json=body) as response:
+                sample.status = response.status_code
+                if sample.status == 200:
+                    async for line in response.aiter_lines():
+                        _note(sample, line)
+        except httpx2.HTTPError as error:
+            if not sample.status and isinstance(error, httpx2.RemoteProtocolError) and sample.again < 3:
+                sample.again += 1  # as OpenAI's own client does
+                continue
+            sample.error = type(error).__name__
+        return sample
 
 
 def _note(sample: Sample, line: str) -> None:
@@ -220,9 +268,28 @@ async def closed_loop(url: str, pid: int, clients: int, given: argparse.Namespac
                 samples.append(await ask(client, given.tokens, number + clients * asked))
                 asked += 1
 
+        memory: list[tuple[float, float]] = []
+        watching = asyncio.create_task(_watch(pid, memory))
         await asyncio.gather(*(keep_asking(number) for number in range(clients)))
+        watching.cancel()
         seconds = time.perf_counter() - began
-    return summary(samples, seconds) | {"memory grown MB": memory_of(pid) - before}
+    grown = {"memory grown MB": memory_of(pid) - before, "memory slope MB/min": slope(memory)}
+    return summary(samples, seconds) | grown
+
+
+async def _watch(pid: int, memory: list[tuple[float, float]]) -> None:
+    """Note a server's memory every half second: (seconds, megabytes)."""
+    while True:
+        memory.append((time.perf_counter(), memory_of(pid)))
+        await asyncio.sleep(0.5)
+
+
+def slope(memory: Sequence[tuple[float, float]]) -> float:
+    """Megabytes a minute over the second half, when what is taken once has been taken; 0 where too little is known."""
+    late = memory[len(memory) // 2 :]
+    if len(late) < 3:
+        return 0.0
+    return 60 * statistics.linear_regression([at for at, _ in late], [size for _, size in late]).slope
 
 
 def summary(samples: Sequence[Sample], seconds: float) -> dict[str, float]:
@@ -234,12 +301,13 @@ def summary(samples: Sequence[Sample], seconds: float) -> dict[str, float]:
     return {
         "tokens/s": sum(sample.tokens for sample in done) / seconds,
         "first piece p50 s": statistics.median(firsts),
-        "first piece p99 s": firsts[int(0.99 * (len(firsts) - 1))],
+        "first piece p99 s": firsts[math.ceil(0.99 * len(firsts)) - 1],
         "between pieces p50 ms": 1000 * statistics.median(gaps),
-        "between pieces p99 ms": 1000 * gaps[int(0.99 * (len(gaps) - 1))],
+        "between pieces p99 ms": 1000 * gaps[math.ceil(0.99 * len(gaps)) - 1],
         "answered": len(done),
         "refused": refused,
         "errors": len(samples) - len(done) - refused,
+        "closed connections": sum(sample.again for sample in samples),
     }
 
 
@@ -249,7 +317,8 @@ async def open_loop(url: str, pid: int, given: argparse.Namespace) -> dict[str, 
     pace = 2 * peak["tokens/s"] / given.tokens
     print(f"  peak {peak['tokens/s']:.1f} tokens/s; {pace:.2f} requests/s follow", file=sys.stderr, flush=True)
     samples: list[Sample] = []
-    memory = [memory_of(pid)]
+    memory: list[tuple[float, float]] = []
+    watching = asyncio.create_task(_watch(pid, memory))
     async with _client(url) as client, asyncio.TaskGroup() as group:
 
         async def one(number: int) -> None:
@@ -261,16 +330,16 @@ async def open_loop(url: str, pid: int, given: argparse.Namespace) -> dict[str, 
             if number <= now * pace:
                 group.create_task(one(number))
                 number += 1
-                if number % 20 == 0:
-                    memory.append(memory_of(pid))
             else:
                 await asyncio.sleep(0.005)
+    watching.cancel()
     seconds = time.perf_counter() - began
     found = summary(samples, seconds)
     return {f"open loop {name}": value for name, value in found.items()} | {
         "open loop peak tokens/s": peak["tokens/s"],
         "open loop goodput of peak": found["tokens/s"] / peak["tokens/s"],
-        "open loop memory grown MB": memory[-1] - memory[0],
+        "open loop memory grown MB": memory[-1][1] - memory[0][1],
+        "open loop memory slope MB/min": slope(memory),
     }
 
 

@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "matmul/kernels.h"
+#include "matmul/packed.h"
 
 namespace selfee {
 namespace {
@@ -68,6 +69,14 @@ std::string joined(const std::vector<std::string>& names) {
     return text;
 }
 
+Reach reach_for_few_tokens() {
+#if defined(__x86_64__)
+    __builtin_cpu_init();  // this runs before main
+    if (__builtin_cpu_is("amd")) return {512, 0};
+#endif
+    return kManyTokensReach;
+}
+
 const Kernels& choose() {
     const char* wanted = std::getenv("SELFEE_ISA");
     if (wanted == nullptr || *wanted == '\0') return kernels_named(supported_isas().back());
@@ -79,6 +88,8 @@ const Kernels& choose() {
 }
 
 }  // namespace
+
+const Reach few_tokens_reach = reach_for_few_tokens();
 
 std::vector<std::string> supported_isas() {
     std::vector<std::string> names;

@@ -18,6 +18,7 @@ from tests.tiny import make_tiny
 import selfee
 from selfee.api import Options
 from selfee.chain.record import to_json
+from selfee.chain.samples import SamplesFinished
 from selfee.chain.types import ChainEnd, ChainFinished, Check, VerdictSource
 
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "guides" / "python.md"
@@ -88,9 +89,37 @@ def test_a_check_may_be_a_function_and_decide(tmp_path: Path) -> None:
         assert (chain.end, chain.final) == (ChainEnd.PASSED, SECOND)
 
 
+def test_best_of_answers_anew_and_delivers_what_most_agree_on(tmp_path: Path) -> None:
+    script = write_script(tmp_path / "s.jsonl", [reply(f"It is {number}.") for number in (7, 8, 8, 7, 7)])
+    with selfee.load(script, mode="turns", min_revisions=2, seed=3) as model:
+        samples = model.revise(QUESTION, best_of=3, keep="vote", vote_on="number", system="Be brief.")
+        assert (len(samples.attempts), samples.final, samples.seed) == (3, "It is 8.", 3)
+        assert samples.instruction.system == "Be brief."
+        with model.stream(QUESTION, best_of=2, keep="first") as events:
+            last = list(events)[-1]
+        assert isinstance(last, SamplesFinished)
+        assert events.samples.final == last.samples.final == "It is 7."
+
+
+def test_best_of_nothing_goes_on_until_the_allowance_is_spent(tmp_path: Path) -> None:
+    script = write_script(tmp_path / "s.jsonl", [reply(FIRST), reply(CRITICAL), reply(SECOND), reply(CONTENT)])
+    with selfee.load(script, mode="turns") as model:
+        samples = model.revise(QUESTION, best_of=0, total_tokens=25)
+    assert samples.final == SECOND  # its critic is content
+    assert len(samples.attempts) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({"best_of": -1}, "is negative"),
+        ({"best_of": 0}, "it would never end"),
+        ({"best_of": 2, "revisions": 1}, "instead of revising"),
+        ({"best_of": 2, "keep": "last"}, "expected one of first, score"),
+        ({"best_of": 2, "vote_on": "number"}, "keep='vote'"),
+        ({"best_of": 2, "answer": "It is."}, "expected a question alone"),
+        ({"best_of": 2, "temperature": 0.0}, "temperature is 0"),
+        ({"best_of": 2, "until_passed": True}, "no checker"),
         ({"temprature": 1.0}, "did you mean temperature?"),
         ({"colour": "red"}, "expected one of revisions"),
         ({"revisions": 1, "min_revisions": 1}, "minimum and maximum at once"),
@@ -106,7 +135,7 @@ def test_a_check_may_be_a_function_and_decide(tmp_path: Path) -> None:
 )
 def test_options_that_do_not_fit_are_named(model: selfee.RevisingModel, options: dict[str, object], said: str) -> None:
     with pytest.raises(selfee.SelfeeError, match=re.escape(said)):
-        model.revise(QUESTION, **options)  # type: ignore[arg-type]
+        model.revise(QUESTION, **options)  # type: ignore[call-overload]
 
 
 def test_a_chain_brings_its_own_question(model: selfee.RevisingModel) -> None:
@@ -119,6 +148,8 @@ def test_a_chain_brings_its_own_question(model: selfee.RevisingModel) -> None:
 def test_a_wrong_option_is_said_before_a_model_is_loaded() -> None:
     with pytest.raises(selfee.SelfeeError, match="temperature"):
         selfee.load("nowhere.gguf", temperature=-1.0)
+    with pytest.raises(selfee.SelfeeError, match="give it to revise"):
+        selfee.load("nowhere.gguf", best_of=3)  # type: ignore[call-arg]
 
 
 def test_every_flag_of_ask_that_shapes_a_chain_is_an_option() -> None:
@@ -128,9 +159,8 @@ def test_every_flag_of_ask_that_shapes_a_chain_is_an_option() -> None:
     flags = {parameter.name for parameter in command.params}
     how_it_is_typed = {"question", "file", "show", "as_json", "as_jsonl", "color", "quiet", "session", "api_key_file"}
     of_load_or_revise = {"model", "input_text", "context", "threads", "repack", "cache_type", "drafting", "timeout"}
-    of_load_or_revise |= {"template"}
-    # Checks are functions or checkers here, several attempts are selfee.chain.run_samples.
-    otherwise = {"check_regex", "check_command", "check_judge", "check_timeout", "best_of"}
+    of_load_or_revise |= {"template", "best_of"}
+    otherwise = {"check_regex", "check_command", "check_judge", "check_timeout"}  # here functions or checkers
     assert flags - set(Options.__annotations__) - how_it_is_typed - of_load_or_revise == otherwise
     assert set(Options.__annotations__) - flags == {"checker", "reference"}
 

@@ -13,13 +13,6 @@
 namespace selfee {
 namespace {
 
-// How far in front of the weights to ask for them, in bytes. The machine follows a stream by itself; a short distance
-// helps it along where few tokens keep it reading. Where many keep it computing, lines are brought near in two steps.
-template <int T>
-constexpr size_t kAhead = T <= 4 ? 512 : 3072;
-template <int T>
-constexpr size_t kFarAhead = T <= 4 ? 0 : 8192;
-
 constexpr int kParts = int(kGroupRows) / kLanes;  // registers for a group of rows
 
 #define SELFEE_LAMBDA __attribute__((always_inline))
@@ -137,11 +130,12 @@ struct Panel {
     const float* scales;
     const int32_t *isums, *pairs;
     bool from_memory;  // no panel before this one has read the weights
+    Reach reach;
     SELFEE_INLINE_MEMBER const float* fsums() const { return reinterpret_cast<const float*>(isums); }
     SELFEE_INLINE_MEMBER void ask_ahead(const uint8_t* lines, size_t count) const {
         if (!from_memory) return;
-        prefetch(lines, kAhead<T>, count);
-        if constexpr (kFarAhead<T> > 0) prefetch_far(lines, kFarAhead<T>, count);
+        prefetch(lines, reach.near, count);
+        if (reach.far != 0) prefetch_far(lines, reach.far, count);
     }
 };
 
@@ -359,7 +353,8 @@ static void packed_tile(const uint8_t* group, const ActivationView& a, int64_t f
     const uint8_t* header = group + 2 * kLanes * part;
     const uint8_t* lines = group + kLine + 4 * kLanes * part;
     Panel<T> x{a.codes + first * a.cols, a.scales + first * blocks, a.isums + first * blocks * Format::sums,
-               a.pairs + first * blocks * Format::pairs, from_memory};
+               a.pairs + first * blocks * Format::pairs, from_memory,
+               T <= 4 ? few_tokens_reach : kManyTokensReach};
     Floats sums[T];
     for (int t = 0; t < T; ++t) sums[t] = no_floats();
     for (int64_t b = 1; b <= blocks; ++b) {

@@ -48,7 +48,7 @@ def test_an_unknown_template_is_refused_with_the_names_there_are() -> None:
 
 
 def test_the_command_line_offers_the_same_names() -> None:
-    from selfee.cli.ask import TemplateName
+    from selfee.cli.shared_options import TemplateName
 
     assert tuple(name.value for name in TemplateName) == TEMPLATES
 

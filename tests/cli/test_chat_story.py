@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import pty
-import re
-import select
 import signal
-import struct
-import subprocess
-import termios
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.cli.person import at_terminal
 from tests.cli.story import CONTENT, CRITICAL, FIRST, ONE_REVISION, QUESTION, SECOND, Shell, reply, write_script
 from tests.tiny import make_tiny
 
@@ -189,61 +180,15 @@ def test_two_chats_of_one_second_have_names_of_their_own(tmp_path: Path) -> None
     assert len(names) == 3
 
 
-class Terminal:
-    """What a person types and sees."""
-
-    def __init__(self, child: subprocess.Popen[bytes], leader: int) -> None:
-        self.child = child
-        self._leader = leader
-        self.seen = ""
-
-    def type(self, text: str) -> None:
-        os.write(self._leader, text.encode())
-
-    def resize(self, rows: int, columns: int) -> None:
-        fcntl.ioctl(self._leader, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        self.child.send_signal(signal.SIGWINCH)
-
-    def wait_for(self, text: str, seconds: float = 30) -> None:
-        start, until = len(self.seen), time.monotonic() + seconds
-        while text not in self.seen[start:]:
-            assert time.monotonic() < until, f"waited for {text!r}, saw {self.seen[start:]!r}"
-            if select.select([self._leader], [], [], 0.1)[0]:
-                raw = os.read(self._leader, 65536).decode(errors="replace")
-                self.seen += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]|\r", "", raw)
-
-
-@contextmanager
-def terminal(shell: Shell, *words: str) -> Iterator[Terminal]:
-    leader, follower = pty.openpty()
-    fcntl.ioctl(leader, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 90, 0, 0))
-    child = subprocess.Popen(
-        shell.command("chat", *words),
-        cwd=shell.folder,
-        env=shell.environ | {"TERM": "xterm"},
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-        start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-    )
-    os.close(follower)
-    try:
-        yield Terminal(child, leader)
-    finally:
-        child.kill()
-        child.wait(10)
-        os.close(leader)
-
-
 def test_ctrl_c_stops_an_answer_and_twice_at_an_empty_line_leaves(tmp_path: Path) -> None:
     replies = [reply(FIRST), reply(CRITICAL), reply("word " * 400, delay=0.05), reply(SECOND), reply(CONTENT)]
     shell = Shell(tmp_path, {"SELFEE_CHATS": str(tmp_path / "chats")})
-    with terminal(shell, "--mode", "turns", "-m", write_script(tmp_path / "s.jsonl", replies)) as person:
+    with at_terminal(shell, "chat", "--mode", "turns", "-m", write_script(tmp_path / "s.jsonl", replies)) as person:
         person.wait_for("/help for commands")
         person.wait_for("›")
         person.type(QUESTION + "\r")
         person.wait_for("revision 1")
+        person.wait_for("word word")  # by then the script has given this reply away
         person.type("\x03")
         person.wait_for("cancelled")
         person.wait_for("final answer")
@@ -264,7 +209,7 @@ def test_ctrl_c_stops_an_answer_and_twice_at_an_empty_line_leaves(tmp_path: Path
 def test_a_signal_to_end_ends_and_keeps_what_is_finished(tmp_path: Path) -> None:
     replies = [reply(FIRST), reply(CRITICAL), reply("word " * 400, delay=0.05)]
     shell = Shell(tmp_path, {"SELFEE_CHATS": str(tmp_path / "chats")})
-    with terminal(shell, "--mode", "turns", "-m", write_script(tmp_path / "s.jsonl", replies)) as person:
+    with at_terminal(shell, "chat", "--mode", "turns", "-m", write_script(tmp_path / "s.jsonl", replies)) as person:
         person.wait_for("›")
         person.type(QUESTION + "\r")
         person.wait_for("revision 1")
@@ -277,7 +222,7 @@ def test_a_signal_to_end_ends_and_keeps_what_is_finished(tmp_path: Path) -> None
 def test_an_answer_anew_that_is_stopped_at_once_loses_nothing(tmp_path: Path) -> None:
     replies = [*ONE_REVISION, reply("word " * 400, delay=0.05), reply(FIRST), reply(CONTENT)]
     shell = Shell(tmp_path, {"SELFEE_CHATS": str(tmp_path / "chats")})
-    with terminal(shell, "--mode", "turns", "-m", write_script(tmp_path / "s.jsonl", replies)) as person:
+    with at_terminal(shell, "chat", "--mode", "turns", "-m", write_script(tmp_path / "s.jsonl", replies)) as person:
         person.wait_for("›")
         person.type(QUESTION + "\r")
         person.wait_for("accepted after 1 revision")
@@ -308,7 +253,7 @@ def test_a_long_paste_with_wide_and_right_to_left_letters_is_one_question(tmp_pa
     shell = Shell(tmp_path, {"SELFEE_CHATS": str(tmp_path / "chats")})
     pasted = "空はなぜ青い？ למה השמיים כחולים?\n" * 330
     script = write_script(tmp_path / "s.jsonl", [reply(FIRST), reply(CONTENT)])
-    with terminal(shell, "--mode", "turns", "-m", script) as person:
+    with at_terminal(shell, "chat", "--mode", "turns", "-m", script) as person:
         person.wait_for("›")
         person.type("\x1b[200~")
         for start in range(0, len(pasted), 512):

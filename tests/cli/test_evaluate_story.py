@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import time
@@ -136,14 +138,15 @@ def journalled(folder: Path) -> int:
         return len(journal)
 
 
-def kill_when(shell: Shell, words: list[str], is_time: Callable[[], bool]) -> None:
-    """Start a command and kill it, without a chance to tidy up, as soon as it is time."""
+def kill_when(shell: Shell, words: list[str], is_time: Callable[[], bool], *, after: float = 0.0) -> None:
+    """Start a command and kill it, without a chance to tidy up, so many seconds after it is time."""
     process = subprocess.Popen(
         shell.command(*words), cwd=shell.folder, env=shell.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     until = time.monotonic() + 60
     while not is_time() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.005)
+    time.sleep(after)
     assert process.poll() is None, "it ended before it could be killed"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -220,29 +223,38 @@ def test_revisions_are_judged_against_each_other_in_both_orders(shell: Shell) ->
     assert (shell.folder / "run/original/review_mine_enforce_0_revisions_vs_mine_enforce_1_revisions.jsonl").exists()
 
 
-@pytest.mark.parametrize("kills", [(9,), pytest.param((2, 6, 11, 17), marks=pytest.mark.slow)])
-def test_a_killed_run_of_judgments_pays_for_nothing_twice_and_leaves_the_same_file(
-    shell: Shell, kills: tuple[int, ...]
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4))])
+def test_judging_killed_at_random_points_pays_for_nothing_twice_and_ends_in_the_same_report(
+    shell: Shell, seed: int
 ) -> None:
+    chance = random.Random(seed)
     prepare(shell)
     shell.run(*answer(shell))
+    shutil.copytree(shell.folder / "run", shell.folder / "answered")
     with serve(Biases(unreadable=0.3, prefers_first=0.3)) as server:
-        shell.run(*judge(server, "--name", "whole"))
-        whole = (shell.folder / "run/judgments/whole.pair-scores.jsonl").read_bytes()
-        (shell.folder / "run/judgments/whole.pair-scores.jsonl").unlink()
-        for path in (shell.folder / "run").glob("journal.sqlite*"):
-            path.unlink()
-        expected = sorted(server.paid())
-        server.requests.clear()
-        server.delay = 0.05
-        words = judge(server, "--name", "again", "--parallel", "3")
-        for count in kills:
-            kill_when(shell, words, partial(has_asked, server, count))
+        words = judge(server, "--parallel", "3", "--repeats", "2")
         shell.run(*words)
-        assert sorted(server.paid()) == expected
+        whole = judgments_and_report(shell)
+        expected = server.paid()
+        shutil.rmtree(shell.folder / "run")
+        (shell.folder / "answered").rename(shell.folder / "run")
+        server.requests.clear()
+        server.delay = 0.03
+        for count in sorted(chance.sample(range(1, len(expected) - 10), 4)):
+            kill_when(shell, words, partial(has_asked, server, count), after=chance.uniform(0, server.delay))
+        shell.run(*words)
+        assert server.paid() == expected
         assert set(server.paid().values()) == {1}
-    again = (shell.folder / "run/judgments/again.pair-scores.jsonl").read_bytes()
-    assert without_seconds(again) == without_seconds(whole)
+    assert judgments_and_report(shell) == whole
+
+
+def judgments_and_report(shell: Shell) -> dict[str, Any]:
+    """What the folder holds, without seconds, and what is told and written about it, to the byte."""
+    told = {"json": shell.run("report", "run", "--json", "--allow-gaps").stdout}
+    told["table"] = shell.run("report", "run", "--allow-gaps", "--out", "page").stdout
+    told |= {name: (shell.folder / name).read_text(encoding="utf-8") for name in ("page.html", "page.md")}
+    [path] = (shell.folder / "run/judgments").glob("*.jsonl")
+    return {**told, "judgments": without_seconds(path.read_bytes())}
 
 
 def has_asked(server: JudgeServer, count: int) -> bool:
@@ -414,3 +426,14 @@ def test_every_flag_in_the_guide_exists(shell: Shell) -> None:
         for word in command[2:]:
             if word.startswith("-"):
                 assert word in helps[command[1]].replace("/", " ").split() or f"{word}," in helps[command[1]], word
+
+
+def test_a_model_that_is_not_there_leaves_no_folder_behind(shell: Shell) -> None:
+    prepare(shell, count=1)
+    write(shell.folder / "a.jsonl", {"question_id": 0, "text": "x", "answer_id": "a0"})
+    write(shell.folder / "b.jsonl", {"question_id": 0, "text": "y", "answer_id": "b0"})
+    for model in ("nowhere.gguf", "script:nowhere.jsonl"):
+        assert "nowhere" in shell.run("answer", "q.jsonl", "-o", "new", "-m", model, check=2).stderr
+        words = ("judge", "a.jsonl", "b.jsonl", "--questions", "q.jsonl", "-o", "new")
+        assert "nowhere" in shell.run(*words, "--model", model, check=2).stderr
+    assert not (shell.folder / "new").exists()

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import pty
-import re
-import select
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
+from tests.cli.person import at_terminal
 from tests.cli.story import Shell
 from tests.llama.llama2c import convert, convert_to_ggml
 from tests.tiny import make_tiny
@@ -208,45 +203,19 @@ def test_what_convert_makes_of_a_trained_model_writes_the_same(
 
 
 def test_ctrl_c_gives_the_word_to_the_person_and_twice_leaves(shell: Shell) -> None:
-    leader, follower = pty.openpty()
     words = ("main", "-m", SEED, "-i", "-ins", "--color", "--ignore-eos", "-s", "1", "-c", "128")
-    child = subprocess.Popen(
-        shell.command(*words),
-        cwd=shell.folder,
-        env=shell.environ | {"TERM": "xterm"},
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-        start_new_session=True,
-        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
-    )
-    os.close(follower)
-    seen = ""
-
-    def wait_for(pattern: str) -> None:
-        nonlocal seen
-        until = time.monotonic() + 30
-        start = len(seen)
-        while not re.search(pattern, seen[start:]):
-            assert time.monotonic() < until, f"waited for {pattern!r}, saw {seen[start:][-500:]!r}"
-            if select.select([leader], [], [], 0.1)[0]:
-                seen += os.read(leader, 1 << 16).decode(errors="replace")
-
-    try:
-        wait_for(r"\r\n> \x1b\[1m\x1b\[32m$")
-        os.write(leader, b"Why is the sky blue?\r")
-        wait_for(r"blue\?\r\n\x1b\[0m[\s\S]{200}")
-        os.write(leader, b"\x03")
-        wait_for(r"\r\n> \x1b\[1m\x1b\[32m$")
-        assert child.poll() is None
-        os.write(leader, b"And now?\r")
-        wait_for(r"now\?\r\n\x1b\[0m[\s\S]{200}")
-        os.write(leader, b"\x03")
-        wait_for(r"\r\n> \x1b\[1m\x1b\[32m$")
-        os.write(leader, b"\x03")
-        wait_for(r"\x1b\[0m\r\nmain: read \d+ tokens|main: read \d+")
-        assert child.wait(20) == 130
-    finally:
-        child.kill()
-        child.wait(10)
-        os.close(leader)
+    prompt = r"\r\n> \x1b\[1m\x1b\[32m"
+    with at_terminal(shell, *words, plain=False) as person:
+        person.wait_for_pattern(prompt)
+        person.type("Why is the sky blue?\r")
+        person.wait_for_pattern(r"blue\?\r\n\x1b\[0m[\s\S]{200}")
+        person.type("\x03")
+        person.wait_for_pattern(prompt)  # the terminal may show its ^C before or after it
+        assert person.child.poll() is None
+        person.type("And now?\r")
+        person.wait_for_pattern(r"now\?\r\n\x1b\[0m[\s\S]{200}")
+        person.type("\x03")
+        person.wait_for_pattern(prompt)
+        person.type("\x03")
+        person.wait_for_pattern(r"main: read \d+")
+        assert person.child.wait(20) == 130

@@ -150,3 +150,46 @@ def test_a_server_is_reached_through_the_proxy_that_the_environment_names(
     monkeypatch.setenv("http_proxy", "http://plain:2")
     monkeypatch.setenv("NO_PROXY", "inside.example")
     assert server_proxy(model) == proxy
+
+
+SHARED = {
+    "quiet": set(),
+    "color": set(),
+    "timeout": {"data augment"},  # after which a request is tried again
+    "template": {"answer"},  # of a question
+    "repack": set(),
+    "mode": set(),
+    "threads": {"bench"},  # several numbers
+    "drafting": {"bench"},  # times it
+    "cache_type": {"perplexity"},  # and not the base's
+    "prompts": {"judge", "data augment"},  # a file; a teacher's
+    "context": {"inspect", "convert", "card", "doctor", "imatrix", "perplexity"},  # of a file, or of a chunk
+    "api_key_file": {"data augment", "data retry"},  # several keys
+    "min_revisions": {"serve", "data augment"},  # where a request does not say
+    "max_revisions": {"serve", "data augment"},
+}
+"""Flags that mean the same in every command but in these; selfee main has those of 2023."""
+
+
+@pytest.mark.parametrize("name", sorted(SHARED))
+def test_a_flag_of_several_commands_is_the_same_in_each(name: str) -> None:
+    """Its name, what it means, its limits and its variable."""
+    said: dict[tuple[str, ...], list[str]] = {}
+    for words in paths():
+        command = " ".join(words)
+        for option in at(words).params:
+            if option.name == name and command not in SHARED[name] | {"main"}:
+                said.setdefault(tuple(map(repr, described(option))), []).append(command)
+    assert len(said) == 1, said
+    assert len(next(iter(said.values()))) > 1
+
+
+def at(words: tuple[str, ...]) -> Any:
+    found = COMMAND
+    for word in words:
+        found = found.commands[word]
+    return found
+
+
+def described(option: Any) -> tuple[Any, ...]:
+    return option.opts, option.secondary_opts, option.help, option.envvar, option.default

@@ -54,6 +54,8 @@ def test_a_file_that_is_no_report_is_never_written_over(shell: Shell) -> None:
 def test_a_folder_without_judgments_says_what_to_do(shell: Shell) -> None:
     (shell.folder / "empty").mkdir()
     assert "holds no judgments" in shell.run("report", "empty", check=2).stderr
+    (shell.folder / "asked.jsonl").write_text('{"question_id": 1, "text": "Why?"}\n', encoding="utf-8")
+    assert "asked.jsonl: holds no judgments" in shell.run("report", "asked.jsonl", check=2).stderr
     assert "does not exist" in shell.run("report", "nowhere", check=2).stderr
 
 

@@ -94,12 +94,26 @@ def test_wrong_words_are_one_error_that_says_what_is_right(
     assert message in " ".join(capsys.readouterr().err.split())
 
 
-def test_several_processes_are_refused_and_not_let_loose_on_one_folder(
-    model: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "4"}, "is one of 4 processes that do not know each other; expected torchrun to start them"),
+        ({"WORLD_SIZE": "four"}, "expected numbers, as torchrun gives them"),
+    ],
+)
+def test_several_processes_that_cannot_meet_are_refused(
+    model: Path,
+    data: Path,
+    variables: dict[str, str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     assert selfee("train", model, data, "-o", "run") == 2
-    assert "several processes" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_run_trains_a_folder_that_can_be_converted(

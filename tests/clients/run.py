@@ -13,14 +13,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 BUILD = ROOT / "build" / "clients"
-NEEDS_MODEL = ("lm_eval",)
-"""Clients that ask for what no script can give: the likelihood of tokens."""
+NEEDS_MODEL = ("llama_cpp", "lm_eval")
+"""Clients that need what no script can give: the likelihood of tokens, or a file of their own."""
 
 TARGET = (
     "The sky reflects the ocean.\n\n### Feedback 1:\nReflection is not the cause. Revision is needed.\n\n"
@@ -45,9 +45,9 @@ def main() -> int:
             print(f"{name}: could not be installed ({error})")
             failed += 1
             continue
-        model = options.model if name in NEEDS_MODEL else None
-        with served(model) as url:
-            environ = environment(name) | ({"SELFEE_MODEL_FILE": file_of(model)} if model else {})
+        files = files_of(options.model) if name in NEEDS_MODEL else {}
+        with served(files) as url:
+            environ = environment(name) | {"SELFEE_MODEL_FILES": json.dumps(files)}
             done = subprocess.run([*command, url], cwd=HERE / name, env=environ, timeout=1800, check=False)
         print(f"== {name}: {'ok' if done.returncode == 0 else 'FAILED'}", flush=True)
         failed += done.returncode != 0
@@ -99,18 +99,24 @@ def environment(name: str) -> dict[str, str]:
     )
 
 
-def file_of(model: str) -> str:
-    """Where a model lies that was served: as a file, or under its name."""
-    if Path(model).is_file():
-        return str(Path(model).resolve())
-    command = [sys.executable, "-m", "selfee.cli", "models", "path", model]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+def files_of(model: str) -> dict[str, str]:
+    """The files to serve: a model as it is, and its very weights in 16 bits, of which no engine rounds its inputs."""
+    program = [sys.executable, "-m", "selfee.cli"]
+    file = str(Path(model).resolve())
+    if not Path(model).is_file():
+        file = subprocess.run([*program, "models", "path", model], capture_output=True, text=True, check=True).stdout
+    halves = BUILD / "halves.gguf"
+    BUILD.mkdir(parents=True, exist_ok=True)
+    command = [*program, "quantize", file.strip(), str(halves), "f16", "--allow-requantize", "--quiet"]
+    subprocess.run(command, check=True)
+    return {"selfee": str(halves), "quantised": file.strip()}
 
 
 @contextlib.contextmanager
-def served(model: str | None) -> Iterator[str]:
-    """A server with a model, or with a script that revises once; its address."""
-    words: Sequence[str] = ("-m", f"selfee={model}") if model else ("-m", f"selfee={script()}", "--mode", "single-pass")
+def served(files: Mapping[str, str]) -> Iterator[str]:
+    """A server with model files, or with a script that revises once; its address."""
+    words = [word for name, file in files.items() for word in ("-m", f"{name}={file}")]
+    words = words or ["-m", f"selfee={script()}", "--mode", "single-pass"]
     command = [sys.executable, "-m", "selfee.cli", "serve", "--port", "0", "--no-log-requests", *words]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
     assert process.stderr is not None

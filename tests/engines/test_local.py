@@ -160,6 +160,7 @@ class ToyRuntime:
         max_tokens: int,
         prediction: Prediction | None,
         cancellation: Cancellation | None = None,
+        schema: str | None = None,
     ) -> Generator[Generated, None, None]:
         rng = np.random.default_rng(seed)
         pending = list(tokens[session.length :])

@@ -379,7 +379,7 @@ def test_the_loop_of_events_stays_free_while_a_prompt_is_read(process_server: Ru
 
 
 def test_a_bounded_line_sends_away_who_comes_too_late() -> None:
-    with serving(scripted(delay=0.02), parallel=1, limits=Limits(queue=2)) as server:
+    with serving(scripted(delay=0.005), parallel=1, limits=Limits(queue=2)) as server:
         statuses: list[int] = []
 
         def ask() -> None:

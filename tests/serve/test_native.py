@@ -23,8 +23,9 @@ from tests.serve.harness import (
     serving,
 )
 
+from selfee.chain.format import render_prompt
 from selfee.chain.record import from_json
-from selfee.chain.types import Section, SectionEnd, SectionStart, Verdict, VerdictSource
+from selfee.chain.types import Instruction, Section, SectionEnd, SectionStart, Verdict, VerdictSource
 from selfee.engines.scripted import Reply
 from selfee.serve.config import Limits
 from selfee.serve.native.telling import Teller
@@ -74,6 +75,27 @@ def test_a_verdict_that_was_measured_is_a_score() -> None:
         list(teller.tell(SectionStart(Section.FEEDBACK, 1)))
         ((_, told),) = teller.tell(SectionEnd(Section.FEEDBACK, 1, "Good.", True, verdict))
         assert told["segment"]["score"] == score
+
+
+def test_how_sure_the_model_was_of_each_section_is_told_where_that_is_asked_for(tiny_server: Running) -> None:
+    fields = {"temperature": 0, "mode": "single-pass", "max_revisions": 0, "total_tokens": 12}
+    (told,) = segments(tiny_server.events(logprobs=True, **fields))
+    prompt = render_prompt(Instruction(QUESTION["content"]))
+    completion = {"prompt": prompt, "max_tokens": 12, "temperature": 0, "logprobs": 0}
+    tokens = ok(tiny_server.post("/v1/completions", completion))["choices"][0]["logprobs"]["token_logprobs"]
+    assert len(tokens) == 12
+    assert told["mean_logprob"] == pytest.approx(sum(tokens) / 12)
+    (silent,) = segments(tiny_server.events(**fields))
+    assert (silent["mean_logprob"], silent["text"]) == (None, told["text"])
+
+
+def test_a_section_s_tokens_are_its_own_where_all_come_in_one_stream() -> None:
+    replies = (Reply(TARGET, logprob=-0.25),)
+    with serving(scripted(*replies)) as server:
+        events = server.events(logprobs=True)
+    assert [segment["mean_logprob"] for segment in segments(events)] == [-0.25] * 4
+    steps = from_json(events[-1]["chain"]).steps
+    assert [step.answer_cost.mean_logprob for step in steps if step.answer_cost] == [-0.25] * 2
 
 
 def test_not_streamed_the_chain_comes_whole(server: Running) -> None:

@@ -73,12 +73,14 @@ JOBS = (
         ("x",),
         (STEP,),
         "key-1",
+        True,
+        '{"type": "object"}',
     ),
 )
 OUTCOMES: tuple[Outcome, ...] = (
     TextDelta("é\u2028"),
     SectionStart(Section.FEEDBACK, 2),
-    SectionEnd(Section.ANSWER, 0, "t", False, None, Cost(1, 0.1, 2, 3, (4, 5), 6, 7)),
+    SectionEnd(Section.ANSWER, 0, "t", False, None, Cost(1, 0.1, 2, 3, (4, 5), 6, 7, -0.5)),
     SectionEnd(Section.FEEDBACK, 1, "t", True, Verdict(False, VerdictSource.CHOICE, "p", 0.25, True), None),
     Overruled(1, "f", Overrule.APPENDED),
     ChainFinished(Chain(Instruction("q"), (STEP,), ChainEnd.CUT_OFF, "s", CutReason.LENGTH, 0, 1, "m", "e", {"a": 1})),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -15,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
+import psutil
 import pytest
 from tests.cli.story import Shell, write_script
 from tests.serve.harness import QUESTION, Running, ok, refused, scripted, serving
+from tests.serve.processes import wait_for
 from tests.tiny import make_tiny
 from tests.weights.fetch.file_server import File, serve
 
@@ -27,6 +31,7 @@ from selfee.weights.gguf_writer import _head, gguf_size
 from selfee.weights.quants import QuantType
 
 CHAT = "/v1/chat/completions"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -172,6 +177,38 @@ def test_f12_without_a_home_a_folder_for_temporary_files_or_a_language(tmp_path:
     del environ["PYTHONIOENCODING"]
     with started(shell.command("serve", "-m", str(path), "--port", "0"), environ, tmp_path) as (address, _):
         assert ok(ask(address))["choices"][0]["message"]["content"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_f12_an_application_that_was_forked_serves_from_each_process(tmp_path: Path) -> None:
+    path = make_tiny(tmp_path / "tiny.gguf", n_ctx=1024)
+    command = [sys.executable, "-m", "tests.serve.forking", str(path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    port, *children = map(int, process.stdout.readline().split())
+    address = f"http://127.0.0.1:{port}"
+    body = {"prompt": "the sky is", "max_tokens": 8, "temperature": 0}
+
+    def text() -> str:
+        answer = httpx2.post(f"{address}/v1/completions", json=body, timeout=60, trust_env=False)
+        return str(ok(answer)["choices"][0]["text"])
+
+    def computing() -> set[int]:
+        parts = [child for pid in children for child in psutil.Process(pid).children(recursive=True)]
+        return {child.pid for child in parts}
+
+    try:
+        told = {text() for _ in range(6)}
+        wait_for(lambda: len(computing()) == 2)  # neither computes in what the other has loaded
+        os.kill(children[0], signal.SIGTERM)
+        wait_for(lambda: psutil.Process(children[0]).status() == "zombie")
+        told |= {text() for _ in range(3)}
+        assert len(told) == 1
+    finally:
+        process.stdin.close()
+        assert process.wait(30) == 0
 
 
 def test_f12_a_clock_that_jumps_neither_ends_nor_forgets_a_chain(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from selfee.train.lessons import Objective
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize(("name", "chains", "without_end"), [("conala", 2000, 34), ("mbpp", 600, 8)])
+@pytest.mark.parametrize(("name", "chains", "without_end"), [("conala", 2000, 30), ("mbpp", 600, 8)])
 def test_published_chains_end_only_where_their_words_say_so(
     corpus: Path, name: str, chains: int, without_end: int
 ) -> None:

@@ -86,6 +86,10 @@ def test_a_trained_folder_is_opened_by_inference_and_keeps_what_lora_does_not_to
     folder = Path(end["folder"])
     assert (folder / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
+    adapter = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert adapter["base_model_name_or_path"] == "short"
+    for path in (tmp_path / "out").rglob("*.*"):  # nothing that goes to others tells where it was made
+        assert path.is_dir() or str(tmp_path).encode() not in path.read_bytes() or path.name == "log.jsonl", path
     modes = {(folder / name).stat().st_mode for name in ("model.safetensors", "config.json")}
     assert len(modes) == 1  # whoever may read the one may read the other
     base, trained = open_checkpoint(model), open_checkpoint(folder)
@@ -144,7 +148,7 @@ def test_data_without_anything_to_learn_say_why(tmp_path: Path, model: Path, dat
 def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(
     tmp_path: Path, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "_free_memory", lambda: 1 << 20)
+    monkeypatch.setattr(run, "_free_memory", lambda processes: 1 << 20)
     with pytest.raises(ResourceError, match="training it takes about"):
         plan(model, data, tmp_path / "out", FULL)
 

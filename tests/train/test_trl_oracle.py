@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.tiny_hf import make_tiny_hf
-from tests.train.chains import some_chains
+from tests.train.chains import some_chains, write_chains
 
 from selfee.chain.format import render_prompt, render_target
+from selfee.errors import UsageError
 from selfee.llama.tokenizer import load_tokenizer
-from selfee.train.config import preset
+from selfee.train.config import Engine, TrainConfig, preset
 from selfee.train.dataset import Example, Weights, encode_lesson
 from selfee.train.learner import Learner
 from selfee.train.lessons import Objective, lessons_of
+from selfee.train.run import plan, train
 from selfee.weights.open import open_checkpoint
 
 trl = pytest.importorskip("trl", reason="TRL, the oracle, is not installed; pip install trl")
@@ -92,3 +96,50 @@ def test_the_losses_of_a_whole_run_equal_those_of_trl(trainer: Any, ours: list[E
     losses = [learner.step([[example] for example in ours], 1e-3)[0].mean for _ in range(5)]
     assert losses == pytest.approx(theirs, abs=1e-4)
     assert losses[-1] < losses[0] - 0.05
+
+
+SHORT = preset("tiny", max_steps=5, global_batch=6, batch_size=3, warmup=0.3)
+ENGINES = {
+    "full": SHORT,
+    "lora": replace(SHORT, lora_rank=2, learning_rate=1e-2, gradient_checkpointing=True),
+    "packed": replace(SHORT, lazy=False, pack=True, global_batch=2, batch_size=1, objective=Objective.SPLIT),
+    "masked": replace(SHORT, weights=("flawed=0",)),
+}
+
+
+@pytest.mark.parametrize("config", ENGINES.values(), ids=ENGINES.keys())
+def test_both_engines_run_along_the_same_curve_and_leave_the_same_kind_of_folder(
+    tmp_path: Path, folder: Path, config: TrainConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_chains(tmp_path / "train.jsonl", some_chains(8))
+    write_chains(tmp_path / "validation.jsonl", some_chains(2))
+    curves, ends = [], []
+    for engine in Engine:
+        out = tmp_path / engine.value
+        ends.append(train(plan(folder, data.parent, out, replace(config, engine=engine))))
+        rows = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+        steps = [row for row in rows if row["kind"] == "step"]
+        curves.append([row[name] for row in steps for name in ("step", "loss", "rate", "gradient", "tokens")])
+    assert curves[0] == pytest.approx(curves[1], abs=1e-4)
+    assert curves[0][1] - curves[0][-4] > 0.05
+    assert ends[0]["validation_loss"] == pytest.approx(ends[1]["validation_loss"], abs=1e-4)
+    ours, theirs = (sorted(path.name for path in (tmp_path / e.value / "model").iterdir()) for e in Engine)
+    assert ours == theirs
+    settings = [json.loads((tmp_path / e.value / "model" / "config.json").read_text(encoding="utf-8")) for e in Engine]
+    assert settings[0] == settings[1]
+    assert capsys.readouterr().out == ""  # standard output belongs to whoever called
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": ("verdict=2",)}, "found a weight of 2; expected 0 or 1"),
+        ({"batch_size": 4}, "found 6 rows a step in batches of 4"),
+    ],
+)
+def test_what_trl_cannot_do_is_refused_before_it_begins(
+    tmp_path: Path, folder: Path, change: dict[str, Any], message: str
+) -> None:
+    data = write_chains(tmp_path / "train.jsonl", some_chains(8))
+    with pytest.raises(UsageError, match=message):
+        plan(folder, data, tmp_path / "out", replace(SHORT, engine=Engine.TRL, **change))

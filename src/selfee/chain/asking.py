@@ -45,12 +45,14 @@ class Asked:
         self.rationed = rationed
         self.usage: Usage | None = None
         self.ending: FinishReason | None = None
+        self.logprobs: list[float] = []  # of the tokens that came, where the engine was asked for them
         self._chunks = chunks
         self._first = next(chunks, None)
 
     def __iter__(self) -> Iterator[Chunk]:
         chunk = self._first
         while chunk is not None:
+            self.logprobs += (token.logprob for token in chunk.logprobs)
             if chunk.finish_reason is not None:
                 self.usage = chunk.usage
                 self.ending = chunk.finish_reason

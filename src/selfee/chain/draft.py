@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import fsum
 from typing import Any
 
 from selfee.chain.allowance import Allowance, Purse
@@ -57,11 +58,13 @@ class Draft:
         checker: Checker | None = None,
         until_passed: bool = False,
         start: Sequence[Step] = (),
+        schema: str | None = None,
     ) -> None:
         self.instruction = instruction
         self.policy = policy
         self._checker = checker
         self._until_passed = until_passed
+        self._schema = schema
         self.purse = purse or Purse(Allowance())
         self.steps: list[Step] = list(start)
         self._tokens = 0
@@ -70,6 +73,9 @@ class Draft:
         self._text: list[str] = []
         self._watch = Stopwatch()
         self._cost = Cost()
+        self._asked: Asked | None = None  # the request under way
+        self._heard = 0  # of its log-probabilities, those taken
+        self._logprobs: list[float] = []  # of the section under way
 
     @property
     def num_revisions(self) -> int:
@@ -100,6 +106,10 @@ class Draft:
         """What a section that begins now probably repeats: a revision the answer before it."""
         return self.steps[-1].answer if section is Section.REVISION and self.steps else ""
 
+    def schema(self, section: Section) -> str | None:
+        """The JSON schema that a section's text must satisfy: answers alone have one."""
+        return self._schema if section.is_answer else None
+
     def write(self, text: str) -> TextDelta:
         """The section's next piece."""
         self._text.append(text)
@@ -107,7 +117,16 @@ class Draft:
 
     def note(self, asked: Asked) -> None:
         """A request began."""
+        self._hear()
+        self._asked, self._heard = asked, 0
         self._cost = replace(self._cost, seeds=(*self._cost.seeds, asked.seed))
+
+    def _hear(self) -> None:
+        """Take what the request under way has told of its tokens since it was last asked."""
+        if self._asked is not None:
+            told = self._asked.logprobs[self._heard :]
+            self._heard += len(told)
+            self._logprobs += told
 
     def settle(self, asked: Asked) -> None:
         """A request ended: what it read counts for the section under way (or the next one)."""
@@ -124,7 +143,10 @@ class Draft:
         """The section under way is over."""
         assert self._open is not None, "a section begins before it ends"
         section, number = self._open
-        cost = replace(self._cost, tokens=self.tokens, seconds=self._watch.lap())
+        self._hear()
+        mean = fsum(self._logprobs) / len(self._logprobs) if self._logprobs else None
+        self._logprobs = []
+        cost = replace(self._cost, tokens=self.tokens, seconds=self._watch.lap(), mean_logprob=mean)
         event = SectionEnd(section, number, self.text, finished, verdict, cost)
         add_section(self.steps, event)
         self.purse.tokens += max(0, 1 - self.tokens)  # an engine that says nothing must not be asked for ever

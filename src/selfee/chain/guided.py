@@ -94,14 +94,16 @@ class _Guided:
                 continue
             stops = (*stop_strings(), *stop)
             try:
-                return self._asker.ask(partial(self._stream, prompt, stops), limit, prompt)
+                return self._asker.ask(partial(self._stream, prompt, stops, self._draft.schema(section)), limit, prompt)
             except ContextOverflowError:
                 if not may_forget:
                     raise
                 self._forgotten += 1
 
-    def _stream(self, prompt: str, stops: tuple[str, ...], params: SamplingParams, limit: int) -> Iterator[Chunk]:
-        return self._engine.stream(Request(prompt, params, limit, stops, prediction=self._prediction))
+    def _stream(
+        self, prompt: str, stops: tuple[str, ...], schema: str | None, params: SamplingParams, limit: int
+    ) -> Iterator[Chunk]:
+        return self._engine.stream(Request(prompt, params, limit, stops, prediction=self._prediction, schema=schema))
 
     def _text(self, section: Section, number: int) -> str:
         steps = self._draft.steps[self._forgotten :]
@@ -113,7 +115,7 @@ class _Guided:
             return Verdict(needed=False, source=VerdictSource.SILENCE)
         prompt += words.rstrip() + joint(words) + STEM
 
-        asked = self._asker.ask(partial(self._stream, prompt, ("\n", ".")), _VERDICT_TOKENS, prompt)
+        asked = self._asker.ask(partial(self._stream, prompt, ("\n", "."), None), _VERDICT_TOKENS, prompt)
         said = read_words(self._draft, self._asker, asked)
         found = find_verdict(f"{STEM}{said}.")
         if found is None:

@@ -222,7 +222,12 @@ def _step_to_json(step: Step) -> dict[str, Any]:
 
 
 def _cost_to_json(cost: Cost | None) -> dict[str, Any] | None:
-    return None if cost is None else vars(cost) | {"seeds": list(cost.seeds)}
+    if cost is None:
+        return None
+    row = vars(cost) | {"seeds": list(cost.seeds)}
+    if cost.mean_logprob is None:
+        del row["mean_logprob"]  # most engines were not asked
+    return row
 
 
 def _step_from_json(row: Any, where: str) -> Step:
@@ -280,6 +285,7 @@ def _cost_from_json(row: Any, where: str) -> Cost | None:
         tuple(seeds),
         reader.get("drafted_tokens", int, 0),
         reader.get("accepted_tokens", int, 0),
+        reader.optional("mean_logprob", float),
     )
 
 

@@ -102,6 +102,7 @@ def stream_chain(
     checker: Checker | CheckFunction | None = None,
     until_passed: bool = False,
     start: Sequence[Step] = (),
+    schema: str | None = None,
 ) -> ChainStream:
     """Make a chain, event by event.
 
@@ -119,6 +120,9 @@ def stream_chain(
     With the chain's own seed and settings, what comes is what would have come had it not been stopped; in single pass,
     where one request may write several sections, only for greedy sampling.
 
+    ``schema`` is a JSON schema (as text) that answers and revisions satisfy, section by section: not in single pass,
+    and only by engines that can (attribute ``takes_schemas``).
+
     If the engine fails, ChainFinished with all that was made comes first, then the error is raised, unless the context
     window was full and a finished answer exists. Raises UsageError for arguments that do not fit the engine.
     """
@@ -131,6 +135,8 @@ def stream_chain(
         raise UsageError("until_passed: there is no checker that could say so; give one")
     selector = selector or (last_finished if checker is None else best_checked)
     mode = choose_mode(engine, mode)
+    if schema is not None:
+        _check_schema(engine, mode)
     options = Options(mode, budgets, prompts, selector, tuple(stop), reference, allowance, checker, until_passed)
     seed = random.getrandbits(32) if params.seed is None else params.seed
     driver, purse = _Driver(engine, options), Purse(allowance)
@@ -145,6 +151,7 @@ def stream_chain(
         checker=checker,
         until_passed=until_passed,
         start=start,
+        schema=schema,
     )
     asker = Asker(engine, params, seed, purse, sum(len(seeds) for seeds in _seeds(start)))
     return ChainStream(draft, _guard(draft, driver.events(draft, asker), selector, engine))
@@ -166,6 +173,7 @@ def run_chain(
     checker: Checker | CheckFunction | None = None,
     until_passed: bool = False,
     start: Sequence[Step] = (),
+    schema: str | None = None,
 ) -> Chain:
     """Make a chain and return it whole; arguments as for ``stream_chain``.
 
@@ -187,6 +195,7 @@ def run_chain(
         checker=checker,
         until_passed=until_passed,
         start=start,
+        schema=schema,
     )
     try:
         for _ in stream:
@@ -195,6 +204,20 @@ def run_chain(
         if stream.chain.delivered is None:
             raise
     return stream.chain
+
+
+def _check_schema(engine: object, mode: Mode) -> None:
+    """Raise UsageError where answers cannot be held to a schema."""
+    if not getattr(engine, "takes_schemas", False):
+        name = getattr(engine, "name", type(engine).__name__)
+        raise UsageError(
+            f"response_format: {name} cannot hold its text to a schema; expected a model file; ask for text"
+        )
+    if mode == "single-pass":
+        raise UsageError(
+            "response_format: in single pass the model writes answers and feedback as one text, which no schema "
+            "fits; expected the mode guided or turns; say so, or ask for text"
+        )
 
 
 def _seeds(steps: Sequence[Step]) -> Iterator[tuple[int, ...]]:

@@ -132,30 +132,39 @@ class _Turns:
             if room is not None and room < limit:
                 continue
             try:
-                asked = self._ask_chat(messages, stop, limit, prefix)
+                asked = self._ask_chat(messages, stop, limit, prefix, self.draft.schema(section))
                 break
             except ContextOverflowError:
                 continue
         else:
-            asked = self._ask_chat(attempts[-1], stop, limit, prefix)
+            asked = self._ask_chat(attempts[-1], stop, limit, prefix, self.draft.schema(section))
         if prefix and self._takes_prefix:
             yield self.draft.write(prefix)
         return (yield from write_text(self.draft, self.asker, asked, keep_start=bool(prefix and self._takes_prefix)))
 
-    def _ask_chat(self, messages: list[Message], stop: tuple[str, ...], limit: int, prefix: str = "") -> Asked:
+    def _ask_chat(
+        self, messages: list[Message], stop: tuple[str, ...], limit: int, prefix: str = "", schema: str | None = None
+    ) -> Asked:
         self._used = messages
         prompt = _as_text(messages)
         if prefix and self._takes_prefix:
             try:
-                return self.asker.ask(partial(self._stream, messages, stop, prefix), limit, prompt)
+                return self.asker.ask(partial(self._stream, messages, stop, prefix, schema), limit, prompt)
             except UsageError:  # servers refuse a prefix; the section then begins as the model likes
                 self._takes_prefix = False
-        return self.asker.ask(partial(self._stream, messages, stop, ""), limit, prompt)
+        return self.asker.ask(partial(self._stream, messages, stop, "", schema), limit, prompt)
 
     def _stream(
-        self, messages: list[Message], stop: tuple[str, ...], prefix: str, params: SamplingParams, limit: int
+        self,
+        messages: list[Message],
+        stop: tuple[str, ...],
+        prefix: str,
+        schema: str | None,
+        params: SamplingParams,
+        limit: int,
     ) -> Iterator[Chunk]:
-        return self.engine.stream_chat(ChatRequest(tuple(messages), params, limit, stop, prefix, self._prediction))
+        asked = ChatRequest(tuple(messages), params, limit, stop, prefix, self._prediction, schema=schema)
+        return self.engine.stream_chat(asked)
 
     def _asked(self) -> list[Message]:
         """The answerer's conversation up to its answer: what was said before stands between system and question."""

@@ -92,6 +92,7 @@ class Cost:
     seeds: tuple[int, ...] = ()  # of the requests that began in this section
     drafted_tokens: int = 0  # guesses that the engine verified, as far as it told
     accepted_tokens: int = 0  # of these, how many were right and so cost no pass of their own
+    mean_logprob: float | None = None  # of the tokens that came in this section, a header's too, where they were told
 
 
 @dataclass(frozen=True)

@@ -57,10 +57,18 @@ _INLINE_CODE = re.compile(r"`[^`\n]*`")
 _QUOTED = re.compile(r"\"[^\"\n]*\"|“[^”\n]*”|(?<!\w)'[^'\n]*'(?!\w)|(?<!\w)‘[^’\n]*’(?!\w)")
 _SENTENCE_START = re.compile(r"[.!?][\"'”’)*_]*\s+|\n\s*")
 _STATES = re.compile(
-    r"(?:\A|:|\b(?:therefore|thus|hence|so|overall),?(?:[ \t]+an?)?|\b(?:classif|deem|mark|label)\w*\b[^\"“‘\n]{0,40})"
+    r"(?:\A|:|\b(?:therefore|thus|hence|so|overall|finally),?(?:[ \t]+an?)?"
+    r"|\b(?:classif|deem|mark|label)\w*\b[^\"“‘\n]{0,40}"
+    r"|\b(?:rat(?:e|ed|ing)|scores?)\b[^\"“‘\n]{0,40}\band(?:[ \t]+say)?)"
     r"[ \t*_(]*\Z",
     re.IGNORECASE,
 )
+_PRAISE = re.compile(
+    r"(?<=[.!\"”'’])[ \t\n]+(?:well[ \t]+done|(?:great|good|nice|excellent)[ \t]+(?:job|work)|keep[ \t]+it[ \t]+up)"
+    r"[^.!?\n\"“‘]{0,20}[.!]+\s*\Z",
+    re.IGNORECASE,
+)
+"""What teachers add behind a verdict; it takes nothing back."""
 _REST_OF_SENTENCE = re.compile(r"[^.!?\n]*")
 _ENDS_SENTENCE = re.compile(r"[.!?]\Z")
 _STOPS_2023 = ("no critique", "no revision", "no need", "not needed")
@@ -152,9 +160,10 @@ def _last(text: str) -> _Found | None:
 def _last_quoted(text: str) -> _Found | None:
     """A verdict in quotes counts only as the last words, and only where they state it.
 
-    That is: alone, after a colon, or after words such as "therefore" and "I classify it as", as teachers write it.
+    That is: alone, after a colon, or after words such as "therefore", "I classify it as" and "I rate it 9 and", as
+    teachers write it; praise may follow.
     """
-    closing = text.rstrip(" \t\n.\"'”’*_)")
+    closing = _PRAISE.sub("", text).rstrip(" \t\n.\"'”’*_)")
     sentence = _sentence_start(text, len(closing))
     opening = max(closing.rfind(quote, sentence) for quote in "\"“‘'")
     if opening < 0 or not _STATES.search(text[sentence:opening]):

@@ -15,12 +15,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfee.chain.budgets import Budgets
-from selfee.cli.ask import BUDGETS, MODEL_HELP, SAMPLING, ModeName, open_model, suited
+from selfee.cli.ask import BUDGETS, SAMPLING, open_model, require_model, suited
 from selfee.cli.model_file import CacheTypeName
 from selfee.cli.options import with_flags
 from selfee.cli.output import Color, Screen, screen_of
 from selfee.cli.paying import PAYING, SERVER_PARALLEL, Paying, cost_text, is_server, open_server, reading_of
 from selfee.cli.question_options import QUESTIONING, Questioning, chosen_questions
+from selfee.cli.shared_options import (
+    ApiKeyFile,
+    CachedAs,
+    Colored,
+    Context,
+    Drafting,
+    Driven,
+    ModelName,
+    ModeName,
+    Quiet,
+    Threads,
+    Timeout,
+    Words,
+)
 from selfee.engines.base import SamplingParams
 from selfee.errors import UsageError
 from selfee.weights.fetch.builtin import BUILTIN_MODELS, DEFAULT_MODEL
@@ -77,9 +91,7 @@ def answer(
     call: typer.Context,
     questions: Annotated[Path, typer.Argument(metavar="QUESTIONS", help="File with the questions.")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder of the evaluation.")],
-    model: Annotated[
-        str, typer.Option("-m", "--model", help=MODEL_HELP, envvar="SELFEE_MODEL", show_envvar=False)
-    ] = DEFAULT_MODEL,
+    model: ModelName = DEFAULT_MODEL,
     name: Annotated[str | None, typer.Option(help="Name of these answers.  [default: the model's]")] = None,
     revisions: Annotated[
         int, typer.Option("-r", "--revisions", min=0, help="Answer for 0, 1, … so many enforced revisions.")
@@ -93,10 +105,8 @@ def answer(
     references: Annotated[
         Path | None, typer.Option(help="File with good answers, as MT-bench's reference_answer; for judges.")
     ] = None,
-    mode: Annotated[ModeName, typer.Option(help="How the model is driven; auto chooses what suits it.")] = (
-        ModeName.AUTO
-    ),
-    prompts: Annotated[str | None, typer.Option(help="Name of the critic's and reviser's words.")] = None,
+    mode: Driven = ModeName.AUTO,
+    prompts: Words = None,
     parallel: Annotated[
         int | None,
         typer.Option(min=1, max=512, help="Chains at a time.  [default: 1 here, 8 on a server]"),
@@ -104,28 +114,15 @@ def answer(
     stop_repeats: Annotated[
         bool, typer.Option("--stop-repeats/--go-on", help="End a chain whose revision repeats an earlier answer.")
     ] = True,
-    context: Annotated[
-        int | None, typer.Option("-c", "--context", help="Tokens of context.  [default: the model's]")
-    ] = None,
-    threads: Annotated[int | None, typer.Option("-t", "--threads", help="Threads to compute with.")] = None,
-    cache_type: Annotated[CacheTypeName, typer.Option(help="What the model has read is stored as.")] = (
-        CacheTypeName.F16
-    ),
-    drafting: Annotated[
-        bool, typer.Option("--drafting/--no-drafting", help="Guess tokens and verify many at once: the same text.")
-    ] = True,
-    api_key_file: Annotated[
-        Path | None, typer.Option(help="File with the server's key; else SELFEE_API_KEY is used.")
-    ] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds to wait for a server's next byte.")] = None,
+    context: Context = None,
+    threads: Threads = None,
+    cache_type: CachedAs = CacheTypeName.F16,
+    drafting: Drafting = True,
+    api_key_file: ApiKeyFile = None,
+    timeout: Timeout = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", envvar="SELFEE_QUIET", show_envvar=False),
-    ] = False,
-    color: Annotated[
-        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
-    ] = Color.AUTO,
+    quiet: Quiet = False,
+    color: Colored = Color.AUTO,
 ) -> None:
     """Read the questions, make what chains are missing, write answers and how they came about."""
     from selfee.eval.answering.plan import Plan
@@ -139,6 +136,7 @@ def answer(
     plan = Plan(name or name_of(model), revisions, enforce, stop_repeats, params, budgets, mode.value, prompts, model)
     screen = screen_of(sys.stderr, color)
     folder = Folder(out)
+    require_model(model, api_key_file, None if quiet else screen)
     folder.make()
     folder.add_questions(asked)
     opening = _Opening(

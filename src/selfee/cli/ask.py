@@ -21,6 +21,26 @@ from selfee.cli.choosing import Chooser, Choosing
 from selfee.cli.model_file import CacheTypeName
 from selfee.cli.options import FlagGroup, with_flags
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
+from selfee.cli.shared_options import (
+    ApiKeyFile,
+    AtLeast,
+    AtMost,
+    CachedAs,
+    Colored,
+    Context,
+    Drafting,
+    Driven,
+    ModelName,
+    ModeName,
+    Quiet,
+    Repack,
+    Revisions,
+    Template,
+    TemplateName,
+    Threads,
+    Timeout,
+    Words,
+)
 from selfee.engines.base import SamplingParams
 from selfee.errors import UsageError
 from selfee.weights.fetch.builtin import BUILTIN_MODELS, DEFAULT_MODEL, BuiltinModel
@@ -29,10 +49,6 @@ if TYPE_CHECKING:
     from selfee.cli.session import SessionPlan
     from selfee.engines.open import AnyEngine
 
-MODEL_HELP = (
-    "Model: a file, a built-in name, hf:org/repo/file.gguf, an address ending in .gguf, a server "
-    "(http://127.0.0.1:8080/v1#name) or a script (script:replies.jsonl)."
-)
 EXAMPLES = """Examples:
 
 \b
@@ -54,28 +70,6 @@ class Show(enum.Enum):
     FINAL = "final"
     CHAIN = "chain"
     RAW = "raw"
-
-
-class ModeName(enum.Enum):
-    """How the model is driven; see ``stream_chain``."""
-
-    AUTO = "auto"
-    SINGLE_PASS = "single-pass"
-    GUIDED = "guided"
-    TURNS = "turns"
-
-
-class TemplateName(enum.Enum):
-    """How a question is written for the model; see ``chain/templates.py``."""
-
-    AUTO = "auto"
-    SELFEE = "selfee"
-    ALPACA = "alpaca"
-    CHATML = "chatml"
-    OWN = "own"
-
-
-TEMPLATE_HELP = "How the question is written for the model; own: as its file says; auto: that, or SelFee's form."
 
 
 BUDGETS = FlagGroup(Budgets, prefix="max_", suffix="_tokens", help="Tokens that each {field} may use.")
@@ -115,44 +109,17 @@ def ask(
     question: Annotated[
         list[str] | None, typer.Argument(help="The question; - = standard input.", metavar="QUESTION")
     ] = None,
-    model: Annotated[
-        str, typer.Option("-m", "--model", help=MODEL_HELP, envvar="SELFEE_MODEL", show_envvar=False)
-    ] = DEFAULT_MODEL,
+    model: ModelName = DEFAULT_MODEL,
     file: Annotated[Path | None, typer.Option("-f", "--file", help="Read the question from this file.")] = None,
     input_text: Annotated[
         str | None, typer.Option("--input", help="Text that the question is about; - = standard input.")
     ] = None,
-    revisions: Annotated[
-        int | None,
-        typer.Option(
-            "-r", "--revisions", help="Make exactly so many revisions.", envvar="SELFEE_REVISIONS", show_envvar=False
-        ),
-    ] = None,
-    min_revisions: Annotated[
-        int | None,
-        typer.Option(
-            help="Enforce at least so many, also if the model is content.  [default: 0]",
-            envvar="SELFEE_MIN_REVISIONS",
-            show_envvar=False,
-        ),
-    ] = None,
-    max_revisions: Annotated[
-        int | None,
-        typer.Option(help="Allow at most so many.  [default: 3]", envvar="SELFEE_MAX_REVISIONS", show_envvar=False),
-    ] = None,
-    mode: Annotated[
-        ModeName,
-        typer.Option(
-            help="How the model is driven; auto chooses what suits it.", envvar="SELFEE_MODE", show_envvar=False
-        ),
-    ] = ModeName.AUTO,
-    template: Annotated[
-        TemplateName, typer.Option(help=TEMPLATE_HELP, envvar="SELFEE_TEMPLATE", show_envvar=False)
-    ] = TemplateName.AUTO,
-    prompts: Annotated[
-        str | None,
-        typer.Option(help="Name of the critic's and reviser's words.", envvar="SELFEE_PROMPTS", show_envvar=False),
-    ] = None,
+    revisions: Revisions = None,
+    min_revisions: AtLeast = None,
+    max_revisions: AtMost = None,
+    mode: Driven = ModeName.AUTO,
+    template: Template = TemplateName.AUTO,
+    prompts: Words = None,
     show: Annotated[
         Show,
         typer.Option(
@@ -171,74 +138,18 @@ def ask(
             show_envvar=False,
         ),
     ] = None,
-    context: Annotated[
-        int | None,
-        typer.Option(
-            "-c",
-            "--context",
-            help="Tokens of context.  [default: the model's]",
-            envvar="SELFEE_CONTEXT",
-            show_envvar=False,
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            "-t",
-            "--threads",
-            help="Threads to compute with.  [default: the cores]",
-            envvar="SELFEE_THREADS",
-            show_envvar=False,
-        ),
-    ] = None,
-    repack: Annotated[
-        bool | None,
-        typer.Option(
-            "--repack/--no-repack",
-            help="Copy weights into a faster layout while loading.  [default: if memory allows]",
-            envvar="SELFEE_REPACK",
-            show_envvar=False,
-        ),
-    ] = None,
-    cache_type: Annotated[
-        CacheTypeName,
-        typer.Option(
-            help="What the model has read is stored as; q8_0 takes half the memory, and the text may change.",
-            envvar="SELFEE_CACHE_TYPE",
-            show_envvar=False,
-        ),
-    ] = CacheTypeName.F16,
-    drafting: Annotated[
-        bool,
-        typer.Option(
-            "--drafting/--no-drafting",
-            help="Guess tokens from earlier text and verify many at once: the same text, sooner.",
-            envvar="SELFEE_DRAFTING",
-            show_envvar=False,
-        ),
-    ] = True,
-    api_key_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="File with the server's key; else SELFEE_API_KEY is used.",
-            envvar="SELFEE_API_KEY_FILE",
-            show_envvar=False,
-        ),
-    ] = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(help="Seconds to wait for a server's next byte.", envvar="SELFEE_TIMEOUT", show_envvar=False),
-    ] = None,
+    context: Context = None,
+    threads: Threads = None,
+    repack: Repack = None,
+    cache_type: CachedAs = CacheTypeName.F16,
+    drafting: Drafting = True,
+    api_key_file: ApiKeyFile = None,
+    timeout: Timeout = None,
     stop: Annotated[
         list[str] | None, typer.Option(help="End answers and revisions before this text; may be given more than once.")
     ] = None,
-    color: Annotated[
-        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
-    ] = Color.AUTO,
-    quiet: Annotated[
-        bool,
-        typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", envvar="SELFEE_QUIET", show_envvar=False),
-    ] = False,
+    color: Colored = Color.AUTO,
+    quiet: Quiet = False,
 ) -> None:
     """Read the question, open the model, make the chain, deliver it."""
     from selfee.cli.delivery import Task, Wish, deliver
@@ -248,7 +159,7 @@ def ask(
     if as_json and as_jsonl:
         raise UsageError("--json and --jsonl: both given; expected one of them")
     chooser = Chooser(choosing, allowance, os.environ)
-    policy = revision_policy(*_revisions(call, chooser.samples), limited=allowance.is_limited)
+    policy = revision_policy(*revisions_asked(call, samples=chooser.samples), limited=allowance.is_limited)
     stdout, stderr = screen_of(sys.stdout, color), screen_of(sys.stderr, color)
 
     def notify(text: str) -> None:
@@ -292,7 +203,7 @@ def revision_policy(
     return policy_for(exactly, at_least, at_most, limited=limited)
 
 
-def _revisions(call: typer.Context, samples: bool) -> list[int | None]:
+def revisions_asked(call: typer.Context, *, samples: bool = False) -> list[int | None]:
     """--revisions, --min-revisions and --max-revisions; a variable that contradicts a flag is left out.
 
     Raises UsageError for such a flag beside --best-of.
@@ -369,6 +280,14 @@ def open_model(
             cache_type=cache_type.cache_type,
             timeout=timeout,
         )
+
+
+def require_model(model: str, api_key_file: Path | None, stderr: Screen | None) -> None:
+    """Find a model, or fetch it, before a folder is made for what it will say. Raises UsageError for none."""
+    resolve_model(model, api_key_file, stderr)
+    script = Path(model.removeprefix("script:"))
+    if model.startswith("script:") and not script.is_file():
+        raise UsageError(f"{script}: no such file; expected a script of replies")
 
 
 def resolve_model(model: str, api_key_file: Path | None, stderr: Screen | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import typer
 
 from selfee.cli.model_file import local_file
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
+from selfee.cli.shared_options import AsJson, Colored, Quiet
 from selfee.cli.table import Column, render_table
 from selfee.weights.fetch.builtin import DEFAULT_MODEL
 
@@ -61,14 +62,9 @@ def bench(
         str | None, typer.Option("-t", "--threads", metavar="COUNTS", help="As 1,2,4.  [default: all cores]")
     ] = None,
     rounds: Annotated[int, typer.Option("-r", "--rounds", min=1, max=1000, help="How often all is measured.")] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", envvar="SELFEE_QUIET", show_envvar=False),
-    ] = False,
-    color: Annotated[
-        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
-    ] = Color.AUTO,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    color: Colored = Color.AUTO,
 ) -> None:
     """Check every word first, measure in rounds, show the table of what is finished whatever happens."""
     from selfee.cli.chunk_progress import ChunkDisplay

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfee.cli.output import Color, for_terminal, screen_of
+from selfee.cli.shared_options import Colored, Quiet, Threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,15 +72,10 @@ def card(
     language: Annotated[list[str] | None, typer.Option(help="A language, such as en; may be repeated.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="A tag for the hub; may be repeated.")] = None,
     date: Annotated[str, typer.Option(help="A date to stand on the card; without it there is none.")] = "",
-    threads: Annotated[int | None, typer.Option("-t", "--threads", min=1, max=1024, help="Default: all cores.")] = None,
+    threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all facts as JSON instead.")] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", envvar="SELFEE_QUIET", show_envvar=False),
-    ] = False,
-    color: Annotated[
-        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
-    ] = Color.AUTO,
+    quiet: Quiet = False,
+    color: Colored = Color.AUTO,
 ) -> None:
     """Read every file, measure, put the facts together, print or write."""
     from selfee.cli.card_files import CardDisplay, QuietCardDisplay, Reader, add_quality

@@ -15,19 +15,27 @@ import typer
 
 from selfee.chain.budgets import Budgets
 from selfee.chain.templates import explain_choice, mode_for, use_template
-from selfee.cli.ask import (
-    BUDGETS,
-    MODEL_HELP,
-    SAMPLING,
-    TEMPLATE_HELP,
-    ModeName,
-    TemplateName,
-    open_model,
-    revision_policy,
-)
+from selfee.cli.ask import BUDGETS, SAMPLING, open_model, revision_policy, revisions_asked
 from selfee.cli.model_file import CacheTypeName
 from selfee.cli.options import with_flags
 from selfee.cli.output import Color, Screen, screen_of
+from selfee.cli.shared_options import (
+    ApiKeyFile,
+    AtLeast,
+    AtMost,
+    CachedAs,
+    Colored,
+    Context,
+    Driven,
+    ModelName,
+    ModeName,
+    Revisions,
+    Template,
+    TemplateName,
+    Threads,
+    Timeout,
+    Words,
+)
 from selfee.engines.base import SamplingParams
 from selfee.errors import SelfeeError, UsageError
 from selfee.weights.fetch.builtin import BUILTIN_MODELS, DEFAULT_MODEL
@@ -58,38 +66,24 @@ def chat(
     budgets: Budgets,
     params: SamplingParams,
     call: typer.Context,
-    model: Annotated[
-        str, typer.Option("-m", "--model", help=MODEL_HELP, envvar="SELFEE_MODEL", show_envvar=False)
-    ] = DEFAULT_MODEL,
+    model: ModelName = DEFAULT_MODEL,
     system: Annotated[str | None, typer.Option(help="How the model is to behave.")] = None,
     goes_on: Annotated[bool, typer.Option("--continue", help="Go on with the conversation used last.")] = False,
     load: Annotated[Path | None, typer.Option(help="Go on with this conversation.")] = None,
     keep: Annotated[bool, typer.Option("--keep/--no-keep", help="Keep the conversation on disk.")] = True,
     fold: Annotated[bool, typer.Option("--fold", help="Show final answers only; /chain shows the rest.")] = False,
-    revisions: Annotated[int | None, typer.Option("-r", "--revisions", help="Make exactly so many revisions.")] = None,
-    min_revisions: Annotated[int | None, typer.Option(help="Enforce at least so many.  [default: 0]")] = None,
-    max_revisions: Annotated[int | None, typer.Option(help="Allow at most so many.  [default: 3]")] = None,
-    mode: Annotated[
-        ModeName, typer.Option(help="How the model is driven; auto chooses what suits it.")
-    ] = ModeName.AUTO,
-    template: Annotated[TemplateName, typer.Option(help=TEMPLATE_HELP)] = TemplateName.AUTO,
-    prompts: Annotated[str | None, typer.Option(help="Name of the critic's and reviser's words.")] = None,
-    context: Annotated[
-        int | None, typer.Option("-c", "--context", help="Tokens of context.  [default: the model's]")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option("-t", "--threads", help="Threads to compute with.  [default: the cores]")
-    ] = None,
-    cache_type: Annotated[
-        CacheTypeName, typer.Option(help="Type of the cached keys and values; q8_0 takes half the memory.")
-    ] = CacheTypeName.F16,
-    api_key_file: Annotated[
-        Path | None, typer.Option(help="File with the server's key; else SELFEE_API_KEY is used.")
-    ] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds to wait for a server's next byte.")] = None,
-    color: Annotated[
-        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
-    ] = Color.AUTO,
+    revisions: Revisions = None,
+    min_revisions: AtLeast = None,
+    max_revisions: AtMost = None,
+    mode: Driven = ModeName.AUTO,
+    template: Template = TemplateName.AUTO,
+    prompts: Words = None,
+    context: Context = None,
+    threads: Threads = None,
+    cache_type: CachedAs = CacheTypeName.F16,
+    api_key_file: ApiKeyFile = None,
+    timeout: Timeout = None,
+    color: Colored = Color.AUTO,
 ) -> None:
     """Open the model, then read, answer and revise until the user leaves."""
     from selfee.cli.chatting.conversation import Conversation, Shelf
@@ -98,7 +92,7 @@ def chat(
 
     if goes_on and load is not None:
         raise UsageError("--continue and --load: both given; expected one of them")
-    policy = revision_policy(revisions, min_revisions, max_revisions)
+    policy = revision_policy(*revisions_asked(call))
     screen, stderr = screen_of(sys.stdout, color), screen_of(sys.stderr, color)
     folder = chats_folder(os.environ)
     shelf = Shelf(folder)

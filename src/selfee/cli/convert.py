@@ -17,6 +17,7 @@ from selfee.cli.file_options import Rules, parse_size
 from selfee.cli.model_file import local_file
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
 from selfee.cli.places import require_apart
+from selfee.cli.shared_options import AsJson, Colored, Quiet, Threads
 
 if TYPE_CHECKING:
     from selfee.weights.checkpoint import Checkpoint, Vocab
@@ -89,16 +90,11 @@ def convert(
     allow_requantize: Annotated[
         bool, typer.Option("--allow-requantize", help="Quantise what is quantised already.")
     ] = False,
-    threads: Annotated[int | None, typer.Option("-t", "--threads", min=1, max=1024, help="Default: all cores.")] = None,
+    threads: Threads = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT also where it is a folder.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", envvar="SELFEE_QUIET", show_envvar=False),
-    ] = False,
-    color: Annotated[
-        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
-    ] = Color.AUTO,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    color: Colored = Color.AUTO,
 ) -> None:
     """Open the model, plan, write, say what became of it."""
     from selfee.weights.convert import ConvertOptions

@@ -13,6 +13,7 @@ import typer
 
 from selfee.cli.file_options import parse_size
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
+from selfee.cli.shared_options import AsJson, Colored, Quiet, Threads
 
 if TYPE_CHECKING:
     from selfee.weights.delta.make import DeltaReport
@@ -31,14 +32,7 @@ app = typer.Typer(
 BASE_HELP = "The base model: a Hugging Face folder, or a .safetensors or .bin file."
 FORCE_HELP = "Replace OUT if it is a folder of model files."
 REVERSE_HELP = "Go back: BASE is the target, OUT becomes the base."
-Quiet = Annotated[
-    bool,
-    typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", envvar="SELFEE_QUIET", show_envvar=False),
-]
-Colored = Annotated[Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Force = Annotated[bool, typer.Option("--force", help=FORCE_HELP)]
-Threads = Annotated[int | None, typer.Option("-t", "--threads", min=1, max=1024, help="Default: all cores.")]
 ShardSize = Annotated[
     str,
     typer.Option(

@@ -12,6 +12,7 @@ import typer
 
 from selfee.cli.doctoring.finding import Finding, Level
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
+from selfee.cli.shared_options import AsJson, Colored
 
 if TYPE_CHECKING:
     from selfee.eval.fitting import FileFit, Fit
@@ -46,10 +47,8 @@ def doctor(
     context: Annotated[int, typer.Option("-c", "--context", min=1, help="Tokens of context to plan for.")] = 2048,
     type_name: Annotated[str, typer.Option("--type", metavar="TYPE", help="The file type to plan for.")] = "q4_K_M",
     online: Annotated[bool, typer.Option("--online", help="Also ask the package index and the model hub.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    color: Annotated[
-        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
-    ] = Color.AUTO,
+    as_json: AsJson = False,
+    color: Colored = Color.AUTO,
 ) -> None:
     """Look at everything, say it, and end with 1 if something that is needed is broken."""
     stdout = screen_of(sys.stdout, color)

@@ -6,7 +6,7 @@ import re
 import shutil
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 _NARROWEST, _WIDEST = 24, 110  # columns of text
 _BESIDE = 60  # columns from which names and meanings stand side by side
@@ -64,27 +64,48 @@ _MEANING = re.compile(r"  (\S+) {2,}(\S.*)")
 
 def _below(line: str, room: int) -> list[str]:
     """A line of a list that is too wide: the name, and under it what it means."""
-    name, meaning = _MEANING.fullmatch(line).groups()  # type: ignore[union-attr]
+    found = _MEANING.fullmatch(line)
+    assert found is not None, "asked of lines of a list only"
+    name, meaning = found.groups()
     margin = " " * 6
     return [f"  {name}", *textwrap.wrap(meaning, room, initial_indent=margin, subsequent_indent=margin)]
 
 
-class _Fitting:
-    """What differs from typer's own way to lay out help; mixed into it."""
+if TYPE_CHECKING:
 
-    width: int
-    current_indent: int
+    class _Layout:
+        """What typer's own way to lay out help has: it is a private class of typer's, found when a command is."""
+
+        width: int
+        current_indent: int
+
+        def __init__(
+            self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None
+        ) -> None: ...
+
+        def write_dl(self, rows: Sequence[tuple[str, str]], *layout: Any, **named: Any) -> None: ...
+
+        def write_text(self, text: str) -> None: ...
+
+        def write(self, string: str) -> None: ...
+
+else:
+    _Layout = object
+
+
+class _Fitting(_Layout):
+    """What differs from typer's own way; mixed into it."""
 
     def __init__(self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None) -> None:
         columns = shutil.get_terminal_size().columns - 1 if width is None else width
         fitting = max(_NARROWEST, min(columns, max_width or _WIDEST))
-        super().__init__(indent_increment, fitting, max_width)  # type: ignore[call-arg]
+        super().__init__(indent_increment, fitting, max_width)
 
     def write_dl(self, rows: Sequence[tuple[str, str]], *layout: Any, **named: Any) -> None:
         """Names and what they mean."""
         rows = [(_named(name), meaning) for name, meaning in rows]
         if self.width >= _BESIDE:
-            super().write_dl(rows, *layout, **named)  # type: ignore[misc]
+            super().write_dl(rows, *layout, **named)
             return
         margin = " " * self.current_indent
         lines: list[str] = []
@@ -96,11 +117,7 @@ class _Fitting:
     def write_text(self, text: str) -> None:
         """A text; lines that were laid out by hand are kept where they fit, and examples always."""
         room = self.width - self.current_indent
-        super().write_text("\n\n".join(_loosened(part, room) for part in text.split("\n\n")))  # type: ignore[misc]
-
-    def write(self, string: str) -> None:
-        """Typer's own."""
-        super().write(string)  # type: ignore[misc]
+        super().write_text("\n\n".join(_loosened(part, room) for part in text.split("\n\n")))
 
     def _wrap(self, text: str, first: str, later: str) -> list[str]:
         return textwrap.wrap(

@@ -13,6 +13,7 @@ import typer
 from selfee.cli.model_file import local_file
 from selfee.cli.output import Color, for_terminal, screen_of
 from selfee.cli.places import require_writable
+from selfee.cli.shared_options import Colored, Quiet, Threads
 
 if TYPE_CHECKING:
     from selfee.cli.chunk_progress import ChunkDisplay
@@ -59,14 +60,9 @@ def imatrix(
         bool, typer.Option("--process-output", help="Also the output matrix, which is left out by default.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from what OUT holds.")] = False,
-    threads: Annotated[int | None, typer.Option("-t", "--threads", min=1, max=1024, help="Default: all cores.")] = None,
-    quiet: Annotated[
-        bool,
-        typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", envvar="SELFEE_QUIET", show_envvar=False),
-    ] = False,
-    color: Annotated[
-        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
-    ] = Color.AUTO,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    color: Colored = Color.AUTO,
 ) -> None:
     """Open the model, read the text, keep what was read whatever happens."""
     from selfee.cli.chunk_progress import ChunkDisplay

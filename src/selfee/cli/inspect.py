@@ -9,6 +9,7 @@ import typer
 
 from selfee.cli.model_file import local_file
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
+from selfee.cli.shared_options import AsJson, Colored
 from selfee.cli.table import Column, render_table
 from selfee.cli.wrapping import WrappingText
 
@@ -31,7 +32,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 @app.command("inspect", epilog=EXAMPLES)
 def inspect(
     file: Annotated[str, typer.Argument(help="A model file, or the name of a downloaded model.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     tensors: Annotated[bool, typer.Option("--tensors", help="Also list every tensor.")] = False,
     metadata: Annotated[bool, typer.Option("--metadata", help="Also list every metadata key.")] = False,
     context: Annotated[
@@ -45,9 +46,7 @@ def inspect(
             show_envvar=False,
         ),
     ] = None,
-    color: Annotated[
-        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
-    ] = Color.AUTO,
+    color: Colored = Color.AUTO,
 ) -> None:
     """Open the file, describe it, print."""
     from selfee.weights.open import open_checkpoint

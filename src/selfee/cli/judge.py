@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfee.cli.answer import name_of
-from selfee.cli.ask import open_model
+from selfee.cli.ask import open_model, require_model
 from selfee.cli.judge_work import Comparing, Judging, folder_questions, plan_work
 from selfee.cli.model_file import CacheTypeName
 from selfee.cli.options import FlagGroup, with_flags
 from selfee.cli.output import Color, Screen, screen_of
 from selfee.cli.paying import PAYING, SERVER_PARALLEL, Paying, cost_text, find_price, is_server, open_server
 from selfee.cli.question_options import Questioning
+from selfee.cli.shared_options import ApiKeyFile, Colored, Context, Quiet, Threads, Timeout
 from selfee.errors import UsageError
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def judge(
     paying: Paying,
     answers: Annotated[list[str], typer.Argument(metavar="FILE[@N]", help="Answers: ours, or of any known format.")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder of the evaluation.")],
-    judges: Annotated[list[str], typer.Option("-m", "--judge", help=JUDGE_HELP)],
+    judges: Annotated[list[str], typer.Option("-m", "--judge", "--model", help=JUDGE_HELP)],
     questions: Annotated[
         Path | None, typer.Option("--questions", help="File with the questions.  [default: DIR/questions.jsonl]")
     ] = None,
@@ -102,25 +103,16 @@ def judge(
     parallel: Annotated[
         int | None, typer.Option(min=1, max=512, help="Judgments at a time.  [default: 1 here, 8 on a server]")
     ] = None,
-    context: Annotated[
-        int | None, typer.Option("-c", "--context", help="Tokens of context.  [default: the model's]")
-    ] = None,
-    threads: Annotated[int | None, typer.Option("-t", "--threads", help="Threads to compute with.")] = None,
-    api_key_file: Annotated[
-        Path | None, typer.Option(help="File with the server's key; else SELFEE_API_KEY is used.")
-    ] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds to wait for a server's next byte.")] = None,
+    context: Context = None,
+    threads: Threads = None,
+    api_key_file: ApiKeyFile = None,
+    timeout: Timeout = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Ask nothing: say how many judgments, tokens and dollars it would take.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", envvar="SELFEE_QUIET", show_envvar=False),
-    ] = False,
-    color: Annotated[
-        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
-    ] = Color.AUTO,
+    quiet: Quiet = False,
+    color: Colored = Color.AUTO,
 ) -> None:
     """Plan every judgment first, then ask what is missing, judge by judge."""
     from selfee.eval.folder import Folder
@@ -134,6 +126,8 @@ def judge(
     names = _file_names(judges, work, comparing)
     screen = None if quiet else screen_of(sys.stderr, color)
     opening = _Opening(parallel, context, threads, api_key_file, timeout, screen)
+    for model in judges:
+        require_model(model, api_key_file, screen)
     folder.make()
     folder.add_questions(asked)
     told: list[dict[str, Any]] = []

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
+from selfee.cli.shared_options import AsJson, Colored, Quiet
 from selfee.cli.table import Column, render_table
 from selfee.weights.fetch.builtin import BUILTIN_MODELS, DEFAULT_MODEL
 
@@ -19,16 +20,13 @@ app = typer.Typer(
     rich_markup_mode=None,
     epilog="Examples:\n\n\b\n  selfee models list\n  selfee models pull smollm2-135m",
 )
-JSON_HELP = "Print JSON."
 NAME_HELP = "A built-in name, hf:org/repo/file.gguf, or an address ending in .gguf."
 
 
 @app.command("list", epilog="Examples:\n\n\b\n  selfee models list\n  selfee models list --json")
 def list_models(
-    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
-    color: Annotated[
-        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
-    ] = Color.AUTO,
+    as_json: AsJson = False,
+    color: Colored = Color.AUTO,
 ) -> None:
     """List the built-in models and those on this disk, with size, licence and path."""
     from selfee.cli.settings import model_store
@@ -45,14 +43,9 @@ def list_models(
 def pull(
     name: Annotated[str, typer.Argument(help=NAME_HELP)] = DEFAULT_MODEL,
     again: Annotated[bool, typer.Option("--again", help="Fetch it even if it is here and undamaged.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", envvar="SELFEE_QUIET", show_envvar=False),
-    ] = False,
-    color: Annotated[
-        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
-    ] = Color.AUTO,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    color: Colored = Color.AUTO,
 ) -> None:
     """Fetch a model, or check the one here; goes on where an earlier attempt was interrupted."""
     from selfee.cli.progress import DownloadDisplay, QuietDisplay
@@ -74,10 +67,7 @@ def pull(
 @app.command(epilog="Examples:\n\n\b\n  selfee models remove smollm2-135m")
 def remove(
     name: Annotated[str, typer.Argument(help="The name that `selfee models list` shows.")],
-    quiet: Annotated[
-        bool,
-        typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", envvar="SELFEE_QUIET", show_envvar=False),
-    ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Delete a downloaded model, or what has arrived of one."""
     from selfee.cli.settings import model_store

@@ -13,6 +13,7 @@ import typer
 from selfee.cli.model_file import CacheTypeName, local_file
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
 from selfee.cli.places import require_writable
+from selfee.cli.shared_options import AsJson, Colored, Quiet, Threads
 from selfee.cli.table import Column, render_table
 
 if TYPE_CHECKING:
@@ -76,15 +77,10 @@ def perplexity(
         Path | None, typer.Option(help="Add a JSON line for each file as it finishes; selfee card reads it.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Leave out what --out has already measured.")] = False,
-    threads: Annotated[int | None, typer.Option("-t", "--threads", min=1, max=1024, help="Default: all cores.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", envvar="SELFEE_QUIET", show_envvar=False),
-    ] = False,
-    color: Annotated[
-        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
-    ] = Color.AUTO,
+    threads: Threads = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    color: Colored = Color.AUTO,
 ) -> None:
     """Check every word first, measure file after file, show the table of what is finished whatever happens."""
     from selfee.cli.chunk_progress import ChunkDisplay

@@ -10,6 +10,7 @@ import typer
 
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
 from selfee.cli.places import require_writable
+from selfee.cli.shared_options import Colored, Quiet
 from selfee.cli.table import Column, render_table
 
 if TYPE_CHECKING:
@@ -61,13 +62,8 @@ def report(
     seed: Annotated[int, typer.Option(min=0, help="Of these draws.")] = 0,
     title: Annotated[str, typer.Option(help="Title of the page.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON; files only with --out.")] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", envvar="SELFEE_QUIET", show_envvar=False),
-    ] = False,
-    color: Annotated[
-        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
-    ] = Color.AUTO,
+    quiet: Quiet = False,
+    color: Colored = Color.AUTO,
 ) -> None:
     """Read the folder, sum it up, write the files, print the figures."""
     from selfee.eval.reporting.folder import read_folder

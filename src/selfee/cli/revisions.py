@@ -12,10 +12,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfee.chain.budgets import Budgets
-from selfee.cli.ask import MODEL_HELP, ModeName, open_model, suited
+from selfee.cli.ask import open_model, suited
 from selfee.cli.model_file import CacheTypeName
 from selfee.cli.options import FlagGroup, with_flags
 from selfee.cli.output import Color, Screen, screen_of
+from selfee.cli.shared_options import (
+    ApiKeyFile,
+    Colored,
+    Context,
+    Driven,
+    ModelName,
+    ModeName,
+    Quiet,
+    Threads,
+    Timeout,
+    Words,
+)
 from selfee.engines.base import SamplingParams
 from selfee.errors import UsageError
 from selfee.weights.fetch.builtin import BUILTIN_MODELS, DEFAULT_MODEL
@@ -70,9 +82,7 @@ def revisions(
     tokenizer: Annotated[
         str | None, typer.Option(metavar="FILE", help="Model file whose vocabulary counts the tokens of --answers.")
     ] = None,
-    model: Annotated[
-        str, typer.Option("-m", "--model", help=MODEL_HELP, envvar="SELFEE_MODEL", show_envvar=False)
-    ] = DEFAULT_MODEL,
+    model: ModelName = DEFAULT_MODEL,
     count: Annotated[
         int, typer.Option("-r", "--revisions", min=1, max=20, help="Revisions enforced in each chain.")
     ] = 3,
@@ -82,31 +92,18 @@ def revisions(
     ] = None,
     attempts: Annotated[int, typer.Option(min=1, max=1000, help="Separate attempts at a problem, at most.")] = 32,
     longer: Annotated[bool, typer.Option("--longer/--no-longer", help="Also ask for one long answer.")] = True,
-    mode: Annotated[ModeName, typer.Option(help="How the model is driven; auto chooses what suits it.")] = (
-        ModeName.AUTO
-    ),
-    prompts: Annotated[str | None, typer.Option(help="Name of the critic's and reviser's words.")] = None,
+    mode: Driven = ModeName.AUTO,
+    prompts: Words = None,
     parallel: Annotated[
         int, typer.Option(min=1, max=256, help="Problems worked on at a time; a local model reads them together.")
     ] = 4,
-    context: Annotated[
-        int | None, typer.Option("-c", "--context", min=64, help="Tokens of context.  [default: the model's]")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option("-t", "--threads", min=1, max=1024, help="Threads to compute with.")
-    ] = None,
-    api_key_file: Annotated[
-        Path | None, typer.Option(help="File with the server's key; else SELFEE_API_KEY is used.")
-    ] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds to wait for a server's next byte.")] = None,
+    context: Context = None,
+    threads: Threads = None,
+    api_key_file: ApiKeyFile = None,
+    timeout: Timeout = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the analysis as JSON.")] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", envvar="SELFEE_QUIET", show_envvar=False),
-    ] = False,
-    color: Annotated[
-        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
-    ] = Color.AUTO,
+    quiet: Quiet = False,
+    color: Colored = Color.AUTO,
 ) -> None:
     """Make what is missing, or read what others made; grade all of it; say what revising did."""
     from selfee.cli.revisions_read import analyse_recorded

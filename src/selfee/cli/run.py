@@ -9,7 +9,7 @@ import shutil
 import sys
 import textwrap
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
@@ -26,10 +26,15 @@ FAILED, MISUSED = 1, 2
 
 def run(arguments: Sequence[str]) -> int:
     """Run ``selfee`` with these words; returns the exit code."""
+    return ended(lambda: _invoke(arguments))
+
+
+def ended(work: Callable[[], int]) -> int:
+    """Do some work; its exit code, or that of what came up instead."""
     make_tolerant()
     try:
         with signals_as_interrupts():
-            code = _invoke(arguments)
+            code = work()
             sys.stdout.flush()
             return code
     except TerminatedError as stopped:

@@ -12,13 +12,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfee.chain.budgets import Budgets
-from selfee.cli.ask import BUDGETS, MODEL_HELP, SAMPLING, ModeName, resolve_model, revision_policy
+from selfee.cli.ask import BUDGETS, SAMPLING, resolve_model, revision_policy
 from selfee.cli.interrupts import INTERRUPTED
 from selfee.cli.model_file import CacheTypeName
 from selfee.cli.options import FlagGroup, with_flags
 from selfee.cli.output import Color, for_terminal, screen_of
 from selfee.cli.serving.fleet import Fleet, build
 from selfee.cli.serving.settings import Addressing, Logging, read_keys
+from selfee.cli.shared_options import (
+    MODEL_HELP,
+    ApiKeyFile,
+    CachedAs,
+    Context,
+    Drafting,
+    Driven,
+    ModeName,
+    Repack,
+    Threads,
+    Timeout,
+    Words,
+)
 from selfee.engines.base import SamplingParams
 from selfee.errors import UsageError
 from selfee.weights.fetch.builtin import BUILTIN_MODELS, DEFAULT_MODEL
@@ -83,16 +96,8 @@ def serve(
             show_envvar=False,
         ),
     ] = None,
-    mode: Annotated[
-        ModeName,
-        typer.Option(
-            help="How the model is driven; auto chooses what suits it.", envvar="SELFEE_MODE", show_envvar=False
-        ),
-    ] = ModeName.AUTO,
-    prompts: Annotated[
-        str | None,
-        typer.Option(help="Name of the critic's and reviser's words.", envvar="SELFEE_PROMPTS", show_envvar=False),
-    ] = None,
+    mode: Driven = ModeName.AUTO,
+    prompts: Words = None,
     parallel: Annotated[
         int,
         typer.Option(
@@ -103,64 +108,13 @@ def serve(
             max=64,
         ),
     ] = 8,
-    context: Annotated[
-        int | None,
-        typer.Option(
-            "-c",
-            "--context",
-            help="Tokens of context.  [default: the model's]",
-            envvar="SELFEE_CONTEXT",
-            show_envvar=False,
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            "-t",
-            "--threads",
-            help="Threads to compute with.  [default: the cores]",
-            envvar="SELFEE_THREADS",
-            show_envvar=False,
-        ),
-    ] = None,
-    repack: Annotated[
-        bool | None,
-        typer.Option(
-            "--repack/--no-repack",
-            help="Copy weights into a faster layout while loading.  [default: if memory allows]",
-            envvar="SELFEE_REPACK",
-            show_envvar=False,
-        ),
-    ] = None,
-    cache_type: Annotated[
-        CacheTypeName,
-        typer.Option(
-            help="What the model has read is stored as; q8_0 takes half the memory, and the text may change.",
-            envvar="SELFEE_CACHE_TYPE",
-            show_envvar=False,
-        ),
-    ] = CacheTypeName.F16,
-    drafting: Annotated[
-        bool,
-        typer.Option(
-            "--drafting/--no-drafting",
-            help="Guess tokens from earlier text and verify many at once: the same text, sooner.",
-            envvar="SELFEE_DRAFTING",
-            show_envvar=False,
-        ),
-    ] = True,
-    api_key_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="File with the key for the server that -m names; else SELFEE_API_KEY is used.",
-            envvar="SELFEE_API_KEY_FILE",
-            show_envvar=False,
-        ),
-    ] = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(help="Seconds to wait for that server's next byte.", envvar="SELFEE_TIMEOUT", show_envvar=False),
-    ] = None,
+    context: Context = None,
+    threads: Threads = None,
+    repack: Repack = None,
+    cache_type: CachedAs = CacheTypeName.F16,
+    drafting: Drafting = True,
+    api_key_file: ApiKeyFile = None,
+    timeout: Timeout = None,
 ) -> None:
     """Open the models and serve them."""
     try:

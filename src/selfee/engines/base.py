@@ -140,6 +140,7 @@ class Request:
     prediction: Prediction | None = field(default=None, compare=False)
     cancellation: Cancellation | None = field(default=None, compare=False)  # gives the request up, from any thread
     scope: str = field(default="", compare=False)  # requests of different scopes share nothing that was read
+    schema: str | None = None  # a JSON schema that the text must satisfy (engines that say ``takes_schemas``)
 
     def __post_init__(self) -> None:
         check_limits(self.max_tokens, self.stop)
@@ -206,6 +207,7 @@ class ChatRequest:
     logprobs: int | None = None  # as in ``Request``
     cancellation: Cancellation | None = field(default=None, compare=False)  # gives the request up, from any thread
     scope: str = field(default="", compare=False)  # requests of different scopes share nothing that was read
+    schema: str | None = None  # as in ``Request``
 
     def __post_init__(self) -> None:
         check_limits(self.max_tokens, self.stop)

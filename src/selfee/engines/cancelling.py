@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from selfee.engines.base import (
     ChatEngine,
@@ -19,6 +19,8 @@ from selfee.engines.base import (
     Request,
     ScoringEngine,
 )
+
+R = TypeVar("R", Request, ChatRequest)
 
 
 class Cancellation:
@@ -57,26 +59,32 @@ class Cancellation:
                 self._listeners.remove(listener)
 
 
-def cancellable(engine: object, cancellation: Cancellation, scope: str = "") -> Any:
+def cancellable(engine: object, cancellation: Cancellation, scope: str = "", *, logprobs: bool = False) -> Any:
     """The engine, with every stream ending as CANCELLED soon after ``cancellation`` is set.
 
-    It can what the engine can, and nothing else. ``scope`` is that of all its requests.
+    It can what the engine can, and nothing else. ``scope`` is that of all its requests; ``logprobs`` has each tell the
+    log-probabilities of its tokens.
     """
     able = tuple(mixin for protocol, mixin in _ABILITIES if isinstance(engine, protocol))
     kind = type("CancellableEngine", (*able, _Cancellable), {})
-    return kind(engine, cancellation, scope)
+    return kind(engine, cancellation, scope, logprobs)
 
 
 class _Cancellable:
-    def __init__(self, engine: Any, cancellation: Cancellation, scope: str) -> None:
+    def __init__(self, engine: Any, cancellation: Cancellation, scope: str, logprobs: bool) -> None:
         self._engine = engine
         self._cancellation = cancellation
         self._scope = scope
+        self._logprobs = logprobs
         self.name = str(getattr(engine, "name", type(engine).__name__))
         self.context_length: int | None = getattr(engine, "context_length", None)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
+
+    def _told(self, request: R) -> R:
+        logprobs = 0 if self._logprobs and request.logprobs is None else request.logprobs
+        return replace(request, cancellation=self._cancellation, scope=self._scope, logprobs=logprobs)
 
     def _until_cancelled(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         try:
@@ -93,14 +101,12 @@ class _Cancellable:
 
 class _Completes(_Cancellable):
     def stream(self, request: Request) -> Iterator[Chunk]:
-        request = replace(request, cancellation=self._cancellation, scope=self._scope)
-        return self._until_cancelled(self._engine.stream(request))
+        return self._until_cancelled(self._engine.stream(self._told(request)))
 
 
 class _Chats(_Cancellable):
     def stream_chat(self, request: ChatRequest) -> Iterator[Chunk]:
-        request = replace(request, cancellation=self._cancellation, scope=self._scope)
-        return self._until_cancelled(self._engine.stream_chat(request))
+        return self._until_cancelled(self._engine.stream_chat(self._told(request)))
 
 
 class _Counts(_Cancellable):

@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NoReturn
 
 import httpx2
@@ -26,6 +27,12 @@ _DONE = "[DONE]"
 
 Events = Generator[dict[str, Any], None, None]
 """JSON objects of a stream; ``close`` closes the socket."""
+
+
+@cache
+def trusted_certificates() -> ssl.SSLContext:
+    """What every server's certificate is checked against; read once, because that takes a tenth of a second."""
+    return httpx2.create_ssl_context(trust_env=False)
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ class ServerConnection:
         headers = {"user-agent": "selfee", "accept-encoding": "identity"}
         if self._key:
             headers["authorization"] = f"Bearer {self._key}"
-        trusted = httpx2.create_ssl_context(trust_env=False)
+        trusted = trusted_certificates()
 
         def make_client() -> httpx2.Client:
             return httpx2.Client(

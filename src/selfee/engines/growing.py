@@ -77,13 +77,17 @@ class GrowingText:
 
     def _logprob(self, step: Generated, wanted: int) -> TokenLogprob:
         logprobs = log_softmax(step.logits)
-        best = np.lexsort((np.arange(logprobs.size), -logprobs))[:wanted]
+        best = np.lexsort((np.arange(logprobs.size), -logprobs))[:wanted] if wanted else ()
         top = tuple((int(token), self.runtime.piece(int(token)), float(logprobs[token])) for token in best)
         return TokenLogprob(step.token, self.runtime.piece(step.token), float(logprobs[step.token]), top)
 
 
 def log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Natural-log probabilities of raw logits [vocabulary], in double precision."""
+    """Natural-log probabilities of raw logits [vocabulary], in double precision.
+
+    The only one of this room: ``math.log`` and ``np.log`` differ in the last place for one number in some thousand, and
+    a score must have the same bits whoever asks for it.
+    """
     shifted = logits.astype(np.float64) - float(logits.max())
     total = float(np.exp(shifted).sum())
     return shifted - math.log(total)

@@ -108,13 +108,15 @@ class Runtime(Protocol):
         max_tokens: int,
         prediction: Prediction | None,
         cancellation: Cancellation | None = None,
+        schema: str | None = None,
     ) -> Generator[Generated, None, None]:
         """Evaluate what ``session`` lacks of ``tokens`` (at least the last), then sample up to ``max_tokens``.
 
         Also when closed early, the session afterwards holds a beginning of ``tokens`` followed by the tokens yielded.
         Whether a token is an end token is the caller's to see. ``prediction`` changes speed, never tokens. Several
         threads may generate at the same time, each with a session of its own. Ends soon after ``cancellation`` is set,
-        also while the prompt is read.
+        also while the prompt is read. With a JSON ``schema`` no token leaves it; raises UsageError for one that cannot
+        be enforced.
         """
         ...
 
@@ -137,6 +139,8 @@ class LocalEngine:
     before each request (the same texts, slower: it defines what reuse must give). A step that completes no text yields
     an empty chunk, so that a stream can be closed after every token.
     """
+
+    takes_schemas = True
 
     def __init__(self, runtime: Runtime, *, reuse: bool = True, parallel: int = 1) -> None:
         self.name = runtime.name
@@ -315,8 +319,9 @@ class LocalEngine:
             cached = held.align(tokens, len(tokens) - 1 if self._reuse else 0) if limit else 0
             first = started
             drafted = accepted = 0
-            generate, prediction, given_up = self._runtime.generate, request.prediction, request.cancellation
-            steps = generate(held.session, tokens, params, seed, limit, prediction, given_up) if limit else _nothing()
+            more = (request.prediction, request.cancellation, request.schema)
+            generate = self._runtime.generate
+            steps = generate(held.session, tokens, params, seed, limit, *more) if limit else _nothing()
             try:
                 for step in steps:
                     held.tokens.append(step.token)

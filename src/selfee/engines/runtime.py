@@ -20,6 +20,7 @@ from selfee.llama.cells import CacheType
 from selfee.llama.chat_template import ChatTemplate
 from selfee.llama.company import Company, GivenUpError
 from selfee.llama.config import LlamaConfig
+from selfee.llama.constraints import Constraints
 from selfee.llama.drafting import CopyDrafter, Draft, DraftMemory
 from selfee.llama.generate import generate
 from selfee.llama.memory import memory_needed
@@ -53,6 +54,7 @@ class LlamaRuntime:
         self.trained_on_chains = checkpoint.metadata.get(TRAINED_ON_CHAINS) is True
         newline = self._tokenizer.encode("\n", add_bos=False)
         self._newline = newline[-1] if newline else None  # a byte-level vocabulary may lack the byte
+        self._constraints = Constraints(self._tokenizer, self.vocab_size)
         self._company = Company(model)
         self._memory = DraftMemory() if drafting else None
 
@@ -126,10 +128,12 @@ class LlamaRuntime:
         max_tokens: int,
         prediction: Prediction | None,
         cancellation: Cancellation | None = None,
+        schema: str | None = None,
     ) -> Generator[Generated, None, None]:
         """See ``Runtime.generate``."""
         settings = {name: value for name, value in vars(params).items() if name in _SAMPLER_FIELDS}
-        sampler = Sampler(SamplerConfig(**(settings | {"seed": seed})), self._newline)
+        free = Sampler(SamplerConfig(**(settings | {"seed": seed})), self._newline)
+        sampler = free if schema is None else self._constraints.sampler(schema, free)
         drafter = None if self._memory is None else _Predicted(self._memory, prediction, self._encode_line)
         own = cast(LlamaSession, session)
         with self._company.join(own) as member, ExitStack() as hearing, suppress(GivenUpError):

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selfee.engines.cancelling import Cancellation
+from selfee.engines.growing import log_softmax
 from selfee.engines.sessions import HeldSession, Session, SessionPool, count_shared
 from selfee.errors import ContextOverflowError, EngineError, UsageError
 
@@ -292,8 +293,7 @@ class _Task:
 
     def _score(self, row: Logits, token: int | None) -> ScoredToken:
         best = int(row.argmax())
-        shifted = row.astype(np.float64) - float(row[best])
-        logprobs = shifted - np.log(np.exp(shifted).sum())
+        logprobs = log_softmax(row)
         chosen = best if token is None else token
         top = tuple((one, self._piece(one), float(logprobs[one])) for one in _most_likely(row, self.top))
         return ScoredToken(chosen, self._piece(chosen), float(logprobs[chosen]), chosen == best, top)

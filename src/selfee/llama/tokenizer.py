@@ -29,7 +29,8 @@ class Tokenizer:
     """A vocabulary at work. Made by ``load_tokenizer``; safe to share between threads.
 
     ``bos`` and ``eos`` are ids or None; ``add_bos`` says whether the model wants its texts to begin with ``bos``;
-    ``end_tokens`` are the ids after which an answer is complete; ``vocab_size`` counts ids.
+    ``end_tokens`` are the ids after which an answer is complete; ``control_tokens`` those that are no text;
+    ``vocab_size`` counts ids.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Tokenizer:
         self.eos = vocab.eos
         self.add_bos = vocab.add_bos and vocab.bos is not None
         self.end_tokens = ends
+        self.control_tokens = table.hidden
 
     def encode(
         self, text: str, *, add_bos: bool | None = None, parse_special: bool = False, continues: bool = False

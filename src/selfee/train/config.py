@@ -20,6 +20,21 @@ class Precision(enum.Enum):
     FP32 = "fp32"
 
 
+class Schedule(enum.Enum):
+    """How the learning rate falls once it has risen."""
+
+    COSINE = "cosine"
+    LINEAR = "linear"
+    CONSTANT = "constant"  # not at all
+
+
+class Engine(enum.Enum):
+    """Whose loop trains."""
+
+    SELFEE = "selfee"
+    TRL = "trl"  # TRL's SFTTrainer, to compare with: one process, nothing is saved on the way
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """How a model is trained. Raises UsageError for a value out of range."""
@@ -32,6 +47,7 @@ class TrainConfig:
     batch_size: int = 4  # rows computed at a time; less needs less memory and changes nothing else
     global_batch: int = 128  # rows of one step
     learning_rate: float = 2e-5  # the highest
+    schedule: Schedule = Schedule.COSINE  # how the learning rate falls once it has risen
     warmup: float = 0.03  # share of the steps in which the learning rate rises
     weight_decay: float = 0.0  # of the optimiser, AdamW
     max_grad_norm: float = 1.0  # longer gradients are scaled down to it; 0 = never
@@ -45,17 +61,22 @@ class TrainConfig:
     lazy: bool = True  # make tokens when a chain's turn comes; no = before the first step, with counts
     seed: int = 0  # of the order of the data and of all else that is drawn
     save_minutes: float = 30.0  # minutes between two saved states, from which an interrupted run goes on
+    save_every: int = 0  # steps between two saved states, besides; 0 = by time alone
     keep: int = 2  # saved states that are kept
     validate_every: int = 0  # steps between two looks at the validation chains; 0 = at the end only
+    keep_gathered: bool = False  # several processes: keep weights together between the passes; faster, more memory
+    tensorboard: bool = False  # write what TensorBoard shows, besides the log
+    engine: Engine = Engine.SELFEE  # whose loop trains; trl: to compare with, in one process, without saved states
+    peak_tflops: float = 0.0  # what the hardware could do, 10^12 operations a second and process; 0 = measure it
 
     def __post_init__(self) -> None:
         for name in ("max_length", "batch_size", "global_batch", "keep"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("max_steps", "lora_rank", "validate_every"):
+        for name in ("max_steps", "lora_rank", "validate_every", "save_every"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
         for name in ("epochs", "learning_rate"):
             self._require(name, 0 < getattr(self, name) < math.inf, "a positive number")
-        for name in ("weight_decay", "max_grad_norm", "lora_alpha", "save_minutes"):
+        for name in ("weight_decay", "max_grad_norm", "lora_alpha", "save_minutes", "peak_tflops"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "0 or a positive number")
         for name in ("warmup", "lora_dropout"):
             self._require(name, 0 <= getattr(self, name) < 1, "a share from 0 to below 1")
@@ -82,11 +103,15 @@ class TrainConfig:
         return self.max_steps or max(1, math.ceil(rows * self.epochs / self.global_batch))
 
     def rate(self, step: int, steps: int) -> float:
-        """The learning rate of a step, from 0: it rises in a line, then falls along a cosine."""
+        """The learning rate of a step, from 0: it rises in a line, then falls as ``schedule`` says."""
         rising = math.ceil(self.warmup * steps)
         if step < rising:
             return self.learning_rate * step / rising
         share = (step - rising) / max(1, steps - rising)
+        if self.schedule is Schedule.CONSTANT:
+            return self.learning_rate
+        if self.schedule is Schedule.LINEAR:
+            return self.learning_rate * (1.0 - share)
         return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * share))
 
     def to_json(self) -> dict[str, Any]:

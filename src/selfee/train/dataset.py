@@ -38,6 +38,10 @@ class Weights:
             if not 0 <= (value := getattr(self, one.name)) < float("inf"):
                 raise UsageError(f"weights: {one.name} is {value}; expected 0 or a positive number")
 
+    def all(self) -> list[float]:
+        """Every weight."""
+        return [float(getattr(self, one.name)) for one in fields(self)]
+
     def of(self, part: Part) -> float:
         """The weight of a part; the prompt has none."""
         return 0.0 if part is Part.PROMPT else float(getattr(self, part.value))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from typing import Any
 from selfee.train.config import Precision, TrainConfig
 from selfee.train.dataset import Example
 from selfee.train.libraries import library
+from selfee.train.models import compute_dtype, merged, prepared, read_model, stored_dtype, write_adapter, write_model
 from selfee.train.packing import PARTS, Batch, attention_mask, collate
-from selfee.weights.huggingface.companions import is_companion
+from selfee.train.processes import Group, Processes
+from selfee.train.sharding import gathered, shard, take_apart, whole
 
 
 @dataclass
@@ -38,69 +40,65 @@ class Losses:
         found = zip(PARTS[1:], self.sums[1:], self.counts[1:], strict=True)
         return {part.value: total / count for part, total, count in found if count}
 
+    def over(self, group: Group) -> Losses:
+        """The same over the rows of all processes; ``weight`` is known to each."""
+        totals = group.total([self.weighted, float(self.tokens), *self.sums, *map(float, self.counts)])
+        sums, counts = totals[2 : 2 + len(PARTS)], totals[2 + len(PARTS) :]
+        return Losses(totals[0], self.weight, sums, [int(count) for count in counts], int(totals[1]))
+
 
 class Learner:
-    """A model, its optimiser and the device they are on."""
+    """A model, its optimiser and the device they are on; of several processes, each has a share of them.
 
-    def __init__(self, folder: Path, config: TrainConfig) -> None:
+    The model is read from ``folder``, or was made of it elsewhere.
+    """
+
+    def __init__(self, folder: Path, config: TrainConfig, group: Group | None = None, model: Any = None) -> None:
         self.torch = library("torch")
         self.config = config
         self.folder = folder
-        self.device = "cuda" if self.torch.cuda.is_available() else "cpu"
+        self.group = group or Group(Processes())
+        self.device = self.group.device
         self.torch.manual_seed(config.seed)
         self.torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
-        self.model = self._load()
+        self.model = model or self._load()
         trained = [value for value in self.model.parameters() if value.requires_grad]
         self.optimizer = self.torch.optim.AdamW(
             trained, lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=config.weight_decay
         )
 
-    def _read(self, dtype: Any) -> Any:
-        return library("transformers").AutoModelForCausalLM.from_pretrained(
-            self.folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True, trust_remote_code=False
-        )
-
     def _load(self) -> Any:
-        transformers, config = library("transformers"), self.config
-        short = config.lora_rank and config.precision is Precision.BF16
-        transformers.utils.logging.disable_progress_bar()
-        self.stored = transformers.AutoConfig.from_pretrained(self.folder, local_files_only=True).dtype
-        model = self._read(self.torch.bfloat16 if short else self.torch.float32)
-        model.config.use_cache = False
-        if config.lora_rank:
-            peft = library("peft")
-            settings = peft.LoraConfig(
-                r=config.lora_rank,
-                lora_alpha=config.scale,
-                lora_dropout=config.lora_dropout,
-                target_modules="all-linear",
-                task_type="CAUSAL_LM",
-            )
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # peft calls transformers by a name it will lose
-                model = peft.get_peft_model(model, settings)
-        if config.gradient_checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": False})
-        return model.to(self.device)
+        config, dtype = self.config, compute_dtype(self.config)
+        if self.group.is_alone:
+            return prepared(read_model(self.folder, dtype), config).to(self.device)
+        held = dtype if config.lora_rank else stored_dtype(self.folder)
+        model = prepared(read_model(self.folder, held), config)
+        shard(model, self.group, config, self.torch.float32)
+        return model
 
     def parameters(self) -> dict[str, Any]:
         """The trained tensors by name."""
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
 
-    def step(self, rows: Sequence[Sequence[Example]], rate: float) -> tuple[Losses, float]:
-        """Learn from the rows of one step; the losses before it, and the length of the gradient."""
+    def step(self, rows: Sequence[Sequence[Example]], rate: float, number: int = 0) -> tuple[Losses, float]:
+        """Learn from the rows of one step; the losses before it, and the length of the gradient.
+
+        ``number`` is that of the step: what is drawn in it (dropout) is a function of it and the seed alone, so that
+        an interrupted run draws the same, also in another number of processes.
+        """
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         losses = Losses(weight=total_weight(rows))
-        for batch in self._batches(rows):
+        for place, batch in self._share(rows):
+            self.torch.manual_seed(_drawn(self.config.seed, number, place))
             loss = self._loss(batch, losses)
             (loss / losses.weight).backward()
         limit = self.config.max_grad_norm or float("inf")
         norm = self.torch.nn.utils.clip_grad_norm_(list(self.parameters().values()), limit)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return losses, float(norm)
+        return losses.over(self.group), float(whole(norm))
 
     def measure(self, rows: Iterable[Sequence[Example]]) -> Losses:
         """The losses on rows that are not learned."""
@@ -108,17 +106,30 @@ class Learner:
         losses = Losses()
         waiting = iter(rows)
         with self.torch.no_grad():
-            while some := list(itertools.islice(waiting, self.config.batch_size)):
+            while some := list(itertools.islice(waiting, self.config.batch_size * self.group.processes.count)):
                 losses.weight += total_weight(some)
-                for batch in self._batches(some):
+                for _, batch in self._share(some):
                     self._loss(batch, losses)
-        return losses
+        if not self.group.is_alone:
+            take_apart(self.model)
+        return losses.over(self.group)
 
-    def _batches(self, rows: Sequence[Sequence[Example]]) -> Iterable[Batch]:
+    def _share(self, rows: Sequence[Sequence[Example]]) -> Iterator[tuple[int, Batch]]:
+        """This process's batches of the rows, numbered among all.
+
+        Whoever has none left computes one again that counts nothing: the others need its share of the weights.
+        """
         # Rows of like length share a batch: less padding, and the sum over all is the same.
         ordered = sorted(rows, key=lambda row: -sum(len(example.ids) for example in row))
-        for start in range(0, len(ordered), self.config.batch_size):
-            yield collate(ordered[start : start + self.config.batch_size], padding=0)
+        size = self.config.batch_size
+        batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+        mine = self.group.processes
+        for first in range(0, len(batches), mine.count):
+            place = first + mine.rank
+            if place < len(batches):
+                yield place, collate(batches[place], padding=0)
+            else:
+                yield place, collate(batches[-1], padding=0).without_weight()
 
     def _loss(self, batch: Batch, losses: Losses) -> Any:
         """The weighted sum over the batch's tokens, which is also added to ``losses``."""
@@ -136,50 +147,51 @@ class Learner:
             logits_BTV[:, :-1].float().reshape(-1, logits_BTV.shape[-1]), targets, reduction="none"
         )
         loss = (nll * weights_BT[:, 1:].reshape(-1)).sum()
-        losses.weighted += float(loss.detach())
-        sums = torch.bincount(parts, weights=nll.detach().double(), minlength=len(PARTS)).tolist()
-        counts = torch.bincount(parts, minlength=len(PARTS)).tolist()
-        losses.sums = [old + new for old, new in zip(losses.sums, sums, strict=True)]
-        losses.counts = [old + new for old, new in zip(losses.counts, counts, strict=True)]
-        losses.tokens += batch.tokens
+        if batch.counts:
+            losses.weighted += float(loss.detach())
+            sums = torch.bincount(parts, weights=nll.detach().double(), minlength=len(PARTS)).tolist()
+            counts = torch.bincount(parts, minlength=len(PARTS)).tolist()
+            losses.sums = [old + new for old, new in zip(losses.sums, sums, strict=True)]
+            losses.counts = [old + new for old, new in zip(losses.counts, counts, strict=True)]
+            losses.tokens += batch.tokens
         return loss
 
     def _autocast(self) -> Any:
         if self.config.precision is Precision.BF16:
-            return self.torch.autocast(self.device, dtype=self.torch.bfloat16)
+            # Kept short copies of gathered weights would be the whole model in every process.
+            return self.torch.autocast(self.device, dtype=self.torch.bfloat16, cache_enabled=self.group.is_alone)
         return contextlib.nullcontext()
 
     def write(self, folder: Path, adapter: Path | None = None) -> None:
-        """Write the model as a Hugging Face folder, in the number type it came in.
+        """Write the model as a Hugging Face folder, in the number type it came in; LoRA's from its ``adapter``.
 
-        An ``adapter`` is added to the base as it is stored: what LoRA does not touch keeps every bit. The learner
-        cannot be used afterwards.
+        Of several processes the first writes, and all must ask. The learner cannot be used afterwards.
         """
-        stored = self.stored or self.torch.float32
         if adapter is not None:
             self.model = None  # its memory is needed
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)
-                model = library("peft").PeftModel.from_pretrained(self._read(stored), adapter).merge_and_unload()
+            if self.group.processes.is_first:
+                write_model(merged(self.folder, adapter), folder, self.folder)
+        elif self.group.is_alone:
+            write_model(self.model.to(stored_dtype(self.folder)), folder, self.folder)
         else:
-            self.model.config.use_cache = True
-            model = self.model.to(stored)
-        model.save_pretrained(folder)
-        _let_others_read(folder, folder / "config.json")
-        for path in self.folder.iterdir():
-            if path.is_file() and is_companion(path.name) and not (folder / path.name).exists():
-                (folder / path.name).write_bytes(path.read_bytes())
+            tensors = gathered(self.parameters(), self.group)
+            if self.group.processes.is_first:
+                self.model = read_model(self.folder, stored_dtype(self.folder))
+                with self.torch.no_grad():
+                    for name, value in self.model.named_parameters():
+                        value.copy_(tensors.pop(name))
+                write_model(self.model, folder, self.folder)
 
     def write_adapter(self, folder: Path) -> None:
-        """Write LoRA's matrices alone, as peft does."""
-        self.model.save_pretrained(folder)
-        _let_others_read(folder, folder / "adapter_config.json")
+        """Write LoRA's matrices alone, as peft does. Of several processes the first writes, and all must ask."""
+        tensors = None if self.group.is_alone else gathered(self.parameters(), self.group)
+        if self.group.processes.is_first:
+            write_adapter(self.model, folder, self.folder, tensors)
 
 
-def _let_others_read(folder: Path, like: Path) -> None:
-    """Give tensors, which the library writes for their owner alone, the permissions of an ordinary file."""
-    for path in folder.glob("*.safetensors"):
-        path.chmod(like.stat().st_mode & 0o777)
+def _drawn(seed: int, step: int, place: int) -> int:
+    """The seed of a batch's random numbers."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{step}:{place}".encode()).digest()[:7], "big")
 
 
 def total_weight(rows: Sequence[Sequence[Example]]) -> float:

@@ -36,7 +36,7 @@ class Memory:
     gradients: int
     optimizer: int
     activations: int  # of the rows that are computed at a time, with the scores of every token of the vocabulary
-    trained: int  # how many numbers are trained; no bytes
+    trained: int  # how many numbers are trained, in all processes together; no bytes
     libraries: int = 512 << 20  # what torch and its relatives take by themselves, measured
 
     @property
@@ -83,8 +83,8 @@ def shape_of(folder: Path) -> Shape:
     )
 
 
-def estimate(shape: Shape, config: TrainConfig) -> Memory:
-    """What training takes, about."""
+def estimate(shape: Shape, config: TrainConfig, processes: int = 1) -> Memory:
+    """What training takes in each of so many processes, about: each holds a share of all but the activations."""
     is_short = config.precision is Precision.BF16
     wide = 2 if is_short else 4  # bytes of a number that is computed with
     if config.lora_rank:
@@ -92,13 +92,19 @@ def estimate(shape: Shape, config: TrainConfig) -> Memory:
         weights = shape.parameters * wide + trained * 4
     else:
         trained = shape.parameters
-        weights = trained * (6 if is_short else 4)  # computing in bfloat16 keeps a copy of the weights in it
+        # Alone, computing in bfloat16 keeps a copy of the weights in it.
+        weights = trained * (6 if is_short and processes == 1 else 4)
     tokens = config.batch_size * config.max_length
     layer = tokens * (wide * (8 * shape.hidden + 4 * shape.ffn) + 8 * shape.hidden)
     kept = tokens * shape.hidden * 4 * shape.layers + layer if config.gradient_checkpointing else layer * shape.layers
     scores = tokens * shape.vocabulary * (wide + 8)  # as computed, in 32 bits, and their gradient
     mask = tokens * config.max_length * 5 if config.pack else 0
-    return Memory(weights, trained * 4, trained * 8, kept + scores + mask, trained)
+    held = weights // processes
+    if processes > 1:  # put together when their turn comes: a layer and what belongs to none, or all of them
+        layers = sum(rows * columns for rows, columns in shape.linear)
+        at_once = shape.parameters if config.keep_gathered else shape.parameters - layers + layers // shape.layers
+        held += at_once * (wide if config.lora_rank else 4)
+    return Memory(held, trained * 4 // processes, trained * 8 // processes, kept + scores + mask, trained)
 
 
 def require_room(where: Path, memory: Memory, have: int | None, config: TrainConfig) -> None:

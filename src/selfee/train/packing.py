@@ -6,7 +6,7 @@ Packed rows need no special attention kernel: a mask says which token sees which
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ class Batch:
     """Rows of tokens of one length (B rows, T tokens).
 
     ``weights_BT`` is the weight of learning each token, 0 for padding; ``segments_BT`` numbers a row's examples from 1,
-    0 is padding; ``positions_BT`` begins anew with each example; ``parts_BT`` numbers ``PARTS``.
+    0 is padding; ``positions_BT`` begins anew with each example; ``parts_BT`` numbers ``PARTS``. What does not count
+    is computed for other processes' sake.
     """
 
     ids_BT: Array
@@ -34,6 +35,7 @@ class Batch:
     positions_BT: Array
     segments_BT: Array
     parts_BT: Array
+    counts: bool = True
 
     @property
     def is_packed(self) -> bool:
@@ -44,6 +46,10 @@ class Batch:
     def tokens(self) -> int:
         """Tokens without padding."""
         return int((self.segments_BT > 0).sum())
+
+    def without_weight(self) -> Batch:
+        """The same, of which nothing is learned and nothing counted."""
+        return replace(self, weights_BT=np.zeros_like(self.weights_BT), counts=False)
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:

@@ -49,6 +49,11 @@ def require_new_folder(folder: Path, *, force: bool, kind: FolderKind = MODEL) -
         )
 
 
+def part_of(folder: Path) -> Path:
+    """The hidden folder that takes the place of ``folder`` when it is whole: for processes that fill it together."""
+    return folder.with_name(f".{folder.name}.part")
+
+
 @contextmanager
 def replacing_folder(folder: Path, *, needed: int = 0, force: bool = False, kind: FolderKind = MODEL) -> Iterator[Path]:
     """A hidden folder beside ``folder`` that takes its place when the block ends well, and vanishes otherwise.
@@ -58,7 +63,7 @@ def replacing_folder(folder: Path, *, needed: int = 0, force: bool = False, kind
     disk is full or another process makes the same folder.
     """
     require_new_folder(folder, force=force, kind=kind)
-    part = folder.with_name(f".{folder.name}.part")
+    part = part_of(folder)
     old = folder.with_name(f".{folder.name}.old")
     try:
         lock = _open_alone(part, folder)

@@ -79,6 +79,23 @@ def test_each_problem_gets_a_chain_attempts_of_equal_tokens_and_a_longer_answer(
         assert pool.longer.final == "Thinking aloud for long, it is 4."
 
 
+def test_the_attempt_that_the_critic_doubts_less_is_revised_too(tmp_path: Path) -> None:
+    rules = [
+        Rule("Hm. Revision is needed.", pattern=r"### Feedback \d+:\n\Z"),
+        Rule(" not needed.", pattern=r"It is 9\.\s+### Feedback 1:\n.*Revision is\Z"),
+        Rule(" needed.", pattern=r"Revision is\Z"),
+        Rule("I counted again, and it is 5.", pattern=r"### Revision 1:\n\Z"),
+        Rule("I counted once more, and it is 4 after all.", pattern=r"### Revision 2:\n\Z"),
+    ]
+    engine = ScriptedEngine(["It is 4.", *["It is 9."] * 30], rules=rules, strict=False)
+    with Journal(tmp_path / "journal") as journal:
+        [(_, pool)] = Maker(engine, "model", PLAN, journal).make(PROBLEMS[:1])
+    assert pool.resampled is not None
+    assert pool.resampled.steps[0].answer == pool.criticised[0].final == "It is 9."
+    assert pool.resampled.num_revisions == 2
+    assert all(other.resampled is None for other in made(script(), tmp_path / "other"))  # of equals, the first
+
+
 def _answer(chain: Chain) -> int:
     cost = chain.steps[0].answer_cost
     return 0 if cost is None else cost.tokens
@@ -129,11 +146,17 @@ def test_problems_made_side_by_side_are_those_made_one_by_one(tmp_path: Path) ->
 
 def test_a_real_model_gives_the_same_pools_in_company_and_after_a_break(tmp_path: Path) -> None:
     tiny = make_tiny(tmp_path / "tiny.gguf")
-    plan = replace(PLAN, budgets=Budgets(24, 12, 24), params=SamplingParams(temperature=1.0), most_attempts=3)
+    ending = SamplingParams(temperature=1.0, logit_bias={2: 3.0})  # it would hardly ever end by itself
+    plan = replace(PLAN, budgets=Budgets(24, 12, 24), params=ending, most_attempts=3)
     with LocalEngine(load_runtime(tiny)) as alone:
         first = essence(made(alone, tmp_path / "one", plan))
     with LocalEngine(load_runtime(tiny, parallel=3), parallel=3) as together:
         assert essence(made(together, tmp_path / "two", plan, parallel=3)) == first
+    revised = [row for row in first if row["resampled"]]
+    assert 0 < len(revised) < len(first)
+    for row in revised:  # a chain with the seed of an attempt begins with that attempt
+        [attempt], again = row["attempts"][0]["steps"], row["resampled"]["steps"][0]
+        assert (again["answer"], again["overruled"] or again["feedback"]) == (attempt["answer"], attempt["feedback"])
 
 
 def test_seeds_of_attempts_and_problems_differ(tmp_path: Path) -> None:

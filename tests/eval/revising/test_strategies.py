@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.eval.revising.made import attempt, case, chain, step
 
-from selfee.chain.types import Chain, ChainEnd
+from selfee.chain.types import Chain, ChainEnd, Cost, Step
 from selfee.eval.revising.cases import Case
 from selfee.eval.revising.result import Strategy
 from selfee.eval.revising.strategies import strategies_of
@@ -66,6 +66,44 @@ def test_the_ceilings_are_marked_and_no_baseline_is_better() -> None:
     assert not found["vote = revise 1"].is_oracle
     ceiling = found["any of N = revise 1"].score.value or 0.0
     assert ceiling >= (found["vote = revise 1"].score.value or 0.0)
+
+
+def doubted(answer: str, right: bool, doubt: float) -> Step:
+    return step(answer, right, needed=doubt > 0.5, probability=doubt)
+
+
+TWICE = chain(doubted("it is 1", False, 0.9), doubted("it is 3", False, 0.9), doubted("it is 4", False, 0.2))
+# revising twice costs 10 + 5 + 10 + 5 + 10 = 40; two attempts with feedback 30, and a revision of one of them 10 more
+
+
+def test_the_less_doubted_of_two_attempts_is_revised_for_what_is_left() -> None:
+    second = chain(doubted("it is 5", False, 0.3))
+    revised = chain(doubted("it is 5", False, 0.3), doubted("it is 2", True, 0.1), doubted("it is 6", False, 0.1))
+    one = replace(case(TWICE, criticised=[second]), resampled=revised)
+    found = ways([one], 2)["resample, then revise = revise 2"]
+    assert (found.tokens, found.attempts, found.score.value, found.short) == (40, 2, 1.0, 0)
+    assert found.prompt_tokens == 2 * 150 + 100
+    assert "resample, then revise = revise 1" not in ways([one], 2)
+
+
+def test_where_the_first_attempt_is_doubted_less_its_own_chain_is_revised() -> None:
+    second = chain(doubted("it is 2", True, 0.95))
+    found = ways([case(TWICE, criticised=[second])], 2)["resample, then revise = revise 2"]
+    assert (found.tokens, found.score.value) == (40, 0.0)
+
+
+def test_a_revision_that_can_be_paid_in_part_counts_in_part() -> None:
+    second = chain(replace(doubted("it is 5", False, 0.3), answer_cost=Cost(12)))
+    revised = chain(*second.steps, doubted("it is 2", True, 0.1))
+    found = ways([replace(case(TWICE, criticised=[second]), resampled=revised)], 2)["resample, then revise = revise 2"]
+    assert found.tokens == 40  # the pair costs 32, so that 8 of the revision's 10 are paid
+    assert found.score.value == pytest.approx(0.8)
+
+
+def test_without_a_second_attempt_everywhere_there_is_nothing_to_resample_from() -> None:
+    second = chain(doubted("it is 5", False, 0.3))
+    assert "resample, then revise = revise 2" not in ways([case(TWICE)], 2)
+    assert "resample, then revise = revise 2" not in ways([case(TWICE, criticised=[second])], 2)  # not revised
 
 
 def test_too_few_attempts_for_the_budget_are_told() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 import uvicorn
 from fastapi import FastAPI
-from tests.serve.harness import backend_of
+from tests.serve.harness import QuickServer, backend_of
 
 from selfee.engines.base import SamplingParams
 from selfee.serve.app import make_app
@@ -39,7 +39,7 @@ class Part:
         self.app = app
         self.port = port
         settings = uvicorn.Config(app, port=port, log_level="critical", timeout_graceful_shutdown=0)
-        self._server = uvicorn.Server(settings)
+        self._server = QuickServer(settings)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -84,7 +84,7 @@ class Fleet:
     client: httpx2.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        self.client = httpx2.Client(base_url=self.web.url, timeout=60, trust_env=False)
+        self.client = httpx2.Client(base_url=self.web.url, timeout=60, trust_env=False, verify=False)
 
     def ask(self, path: str, body: Any) -> httpx2.Response:
         return self.client.post(path, json=body)
@@ -132,7 +132,9 @@ def registered(controller: Part) -> list[str]:
 
 
 @contextmanager
-def fleet(engines: Sequence[Any], *, mode: Any = "single-pass", temperature: float = 0.0) -> Iterator[Fleet]:
+def fleet(
+    engines: Sequence[Any], *, mode: Any = "single-pass", temperature: float = 0.0, patience: Patience = QUICK
+) -> Iterator[Fleet]:
     """A whole fleet with a worker for each engine."""
     with ExitStack() as stack:
         controller = start_controller()
@@ -142,7 +144,7 @@ def fleet(engines: Sequence[Any], *, mode: Any = "single-pass", temperature: flo
             stack.callback(worker.kill)
         wait_for(lambda: len(registered(controller)) == len(engines))
         port = free_port()
-        backend = FleetBackend(Directory(controller.url, SECRET, QUICK), "model", 16)
+        backend = FleetBackend(Directory(controller.url, SECRET, patience), "model", 16)
         defaults = Defaults(mode=mode, params=SamplingParams(temperature=temperature))
         web = Part(make_app(config(port, None), [Served(backend, defaults)]), port)
         stack.callback(web.kill)

@@ -35,7 +35,7 @@ from selfee.serve.service import Served
 
 pytestmark = [pytest.mark.minutes, pytest.mark.timeout(3600)]
 
-DEATHS = 50
+DEATHS = int(os.environ.get("SELFEE_TEST_DEATHS", "50"))
 PATIENT = Patience(beat=0.5, expiry=10, refresh=0.2, connect=2, stall=20, status=3, worker=60, shunned=1)
 POLICY = RevisionPolicy(2, 2)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -105,7 +106,7 @@ def test_other_chains_go_on_while_a_worker_dies() -> None:
 
 
 def test_where_no_worker_is_left_the_chain_ends_with_an_error() -> None:
-    with fleet([story(0.01)]) as running:
+    with fleet([story(0.01)], patience=replace(QUICK, worker=0.3)) as running:
         engine = running.workers[0].app.state.service.models[0].backend
         threading.Timer(0.3, running.workers[0].kill).start()
         events = native(running)
@@ -138,7 +139,7 @@ def test_a_worker_that_says_something_else_is_no_replacement() -> None:
 
 
 def test_stopping_a_chain_stops_its_worker_and_nobody_elses() -> None:
-    engine = story(0.02)
+    engine = story(0.01)
     with fleet([engine]) as running:
         done: list[list[dict[str, Any]]] = []
         other = threading.Thread(target=lambda: done.append(native(running)))
@@ -186,7 +187,7 @@ def test_a_worker_that_stops_talking_counts_as_lost() -> None:
 
 
 def test_f3_running_chains_do_not_need_the_controller_and_workers_find_a_new_one() -> None:
-    engine = story(0.01)
+    engine = story(0.005)
     with fleet([engine]) as running:
         threading.Timer(0.3, running.controller.kill).start()
         assert texts(native(running)) == TEXTS

@@ -17,6 +17,7 @@ import typer
 from selfee.cli.data.teaching import TEACHER_HELP, Pacing
 from selfee.cli.options import FlagGroup, with_flags
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
+from selfee.cli.shared_options import ApiKeysFile, Colored, Quiet
 from selfee.data.augment.settings import AugmentSettings
 from selfee.errors import UsageError
 
@@ -103,15 +104,10 @@ def augment(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask nothing; say what it would take.")] = False,
     batch: Annotated[bool, typer.Option("--batch", help="Ask through the server's Batch API, a file a round.")] = False,
     poll: Annotated[float, typer.Option(min=0.05, help="Seconds between two looks at a batch.")] = 30.0,
-    api_key_file: Annotated[Path | None, typer.Option(help="A file with one API key a line.")] = None,
+    api_key_file: ApiKeysFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", envvar="SELFEE_QUIET", show_envvar=False),
-    ] = False,
-    color: Annotated[
-        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
-    ] = Color.AUTO,
+    quiet: Quiet = False,
+    color: Colored = Color.AUTO,
 ) -> None:
     """Make chains of answer, feedback and revision for every sample, through any teacher.
 

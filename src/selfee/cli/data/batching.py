@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from selfee.cli.data.augment import Command, Telling
     from selfee.cli.data.augment_display import AugmentDisplay
     from selfee.data.augment.job import Job, Progress
-    from selfee.engines.paid.batch import BatchDesk
     from selfee.engines.paid.journalled import JournalledEngine
 
 _WORKERS = 8  # chains go only as far as the journal has replies: disk, not network
@@ -42,7 +41,10 @@ def run_batches(
     stderr: Screen | None,
 ) -> Progress:
     """Round after round until no row waits."""
-    desk: BatchDesk = engines[0].desk  # type: ignore[assignment]
+    from selfee.engines.paid.batch import BatchDesk
+
+    desk = engines[0].desk
+    assert isinstance(desk, BatchDesk), "open_batch_teacher has seen to it"
 
     def tell(text: str) -> None:
         if stderr is not None:

@@ -11,6 +11,7 @@ import typer
 
 from selfee.cli.options import FlagGroup, with_flags
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
+from selfee.cli.shared_options import Colored, Quiet
 from selfee.cli.table import Column, render_table
 from selfee.data.collect import CollectSettings
 from selfee.data.sources import SOURCES, SourceSettings
@@ -40,13 +41,8 @@ def collect(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help=_INPUTS)],
     out: Annotated[Path, typer.Option("-o", "--out", help="The file of samples to write.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", envvar="SELFEE_QUIET", show_envvar=False),
-    ] = False,
-    color: Annotated[
-        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
-    ] = Color.AUTO,
+    quiet: Quiet = False,
+    color: Colored = Color.AUTO,
 ) -> None:
     """Collect the questions of published data sets: checked, without repetitions, each with id, source and reference.
 

@@ -11,6 +11,7 @@ import typer
 
 from selfee.cli.options import FlagGroup, with_flags
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
+from selfee.cli.shared_options import Colored, Quiet
 from selfee.cli.table import Column, render_table
 from selfee.data.merge import MergeSettings
 
@@ -41,13 +42,8 @@ def merge(
     against: Annotated[list[str] | None, typer.Option(metavar="QUESTIONS", help=_AGAINST)] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it is a training set.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", envvar="SELFEE_QUIET", show_envvar=False),
-    ] = False,
-    color: Annotated[
-        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
-    ] = Color.AUTO,
+    quiet: Quiet = False,
+    color: Colored = Color.AUTO,
 ) -> None:
     """Merge chains into one training set: checked, without repetitions and evaluation questions, split, with hashes.
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from selfee.cli.output import Color
+from selfee.cli.shared_options import ApiKeysFile, Colored, Quiet
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -25,15 +26,10 @@ def retry(
     kind: Annotated[list[str] | None, typer.Option(help="Only rows that failed thus; several may be given.")] = None,
     journal: Annotated[Path | None, typer.Option(help="The journal; without it, OUT with the ending .journal.")] = None,
     max_cost: Annotated[float | None, typer.Option(help="A new limit in dollars, earlier runs included.")] = None,
-    api_key_file: Annotated[Path | None, typer.Option(help="A file with one API key a line.")] = None,
+    api_key_file: ApiKeysFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", envvar="SELFEE_QUIET", show_envvar=False),
-    ] = False,
-    color: Annotated[
-        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
-    ] = Color.AUTO,
+    quiet: Quiet = False,
+    color: Colored = Color.AUTO,
 ) -> None:
     """Try failed rows again, with the flags of the run they failed in.
 

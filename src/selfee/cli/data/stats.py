@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from selfee.cli.output import Color, Screen, for_terminal, screen_of
+from selfee.cli.shared_options import Colored, Quiet
 from selfee.cli.table import Column, render_table
 
 if TYPE_CHECKING:
@@ -36,13 +37,8 @@ def stats(
         bool, typer.Option("--all", help="List every disagreement, not the first of each kind.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, disagreements included.")] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("-q", "--quiet", help="Nothing on stderr but errors.", envvar="SELFEE_QUIET", show_envvar=False),
-    ] = False,
-    color: Annotated[
-        Color, typer.Option(help="When to use colour.", envvar="SELFEE_COLOR", show_envvar=False)
-    ] = Color.AUTO,
+    quiet: Quiet = False,
+    color: Colored = Color.AUTO,
 ) -> None:
     """Show lengths of chains, verdicts, scores and sizes by source, and where verdicts are missing or contradictory."""
     from selfee.cli.data.reading import reading_display, require_apart, size_of

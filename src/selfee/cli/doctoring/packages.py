@@ -14,6 +14,7 @@ _OLDEST = (3, 11)
 _EXTRAS = {
     "data": "collecting questions and having chains written about them",
     "train": "training a model on chains",
+    "trl": "TRL as a second engine of training",
     "eval": "judging answers",
     "serve": "an HTTP server",
     "web": "the web page",

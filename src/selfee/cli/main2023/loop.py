@@ -172,9 +172,10 @@ class Loop:
             self._show()
             if not state.queue:
                 self._look_for_reverse_prompt()
-                if state.has_begun and self.is_interacting and not self._listen():
-                    break
-                self.is_interacting = self.is_interacting and not state.has_begun
+                if state.has_begun and self.is_interacting:
+                    if not self._listen():
+                        break
+                    self.is_interacting = False  # only here: elsewhere a Ctrl-C that has just come would be forgotten
             if state.pending and state.pending[-1] in self._ends:
                 if not turns.instruct:
                     self._console.color("text")

@@ -96,7 +96,7 @@ def read_folder(
         found.people += read_labels(given)
         found.files[str(given)] = "labels by people"
     found.notes += _stopped_runs(home / _MANIFEST)
-    return _material(home, found)
+    return _material(folder, home, found)
 
 
 def _stopped_runs(manifest: Path) -> list[str]:
@@ -210,7 +210,7 @@ def _look_beside(folder: Path, found: _Found, has_answers: bool, has_questions: 
             found.files[f"{path.parent.name}/{path.name}"] = "questions"
 
 
-def _material(folder: Path, found: _Found) -> Material:
+def _material(given: Path, home: Path, found: _Found) -> Material:
     asked = {question.turns[0]: question.id for question in found.questions.values()}
     answers: dict[Key, Answer] = {}
     for path in dict.fromkeys(found.answer_files):
@@ -227,14 +227,14 @@ def _material(folder: Path, found: _Found) -> Material:
         some = read_reviews(path)
         reviews += some
         found.judgments += _judgments_of(path, some, answers, found)
-    analysis = folder / ANALYSIS
+    analysis = home / ANALYSIS
     if not found.judgments and not analysis.is_file():
         raise UsageError(
-            f"{folder}: holds no judgments; expected what selfee judge or selfee revisions wrote, or review files of "
+            f"{given}: holds no judgments; expected what selfee judge or selfee revisions wrote, or review files of "
             "2023; run one of them first"
         )
     return Material(
-        folder,
+        home,
         tuple(_completed(each, answers, found.questions) for each in found.judgments),
         tuple(reviews),
         found.questions,

@@ -38,7 +38,7 @@ def analyse(
     failed = sum(
         step.check is not None and step.check.failed
         for case in cases
-        for chain in (case.chain, *case.criticised, *case.plain, *([case.longer] if case.longer else []))
+        for chain in (case.chain, *case.criticised, *case.plain, *(one for one in (case.longer, case.resampled) if one))
         for step in chain.steps
     )
     is_graded = grader is not None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from selfee.chain.checkers import Checker
 from selfee.chain.policy import RevisionPolicy
+from selfee.chain.samples import choose_by_doubt
 from selfee.chain.selectors import check_chain
 from selfee.chain.shorter import shorten
 from selfee.chain.types import Chain, Cost, Step
@@ -24,6 +25,7 @@ class Case:
     criticised: tuple[Chain, ...] = ()  # separate attempts, each with feedback; the chain's first answer is not among
     plain: tuple[Chain, ...] = ()  # further attempts without
     longer: Chain | None = None
+    resampled: Chain | None = None  # what revising the second attempt gave, where the critic doubts it less
     scale: str = RIGHT  # what grades are: right (0 or 1) or points
     extractor: Extractor | None = None  # what an answer comes to, for votes; None = there is no vote
 
@@ -46,6 +48,11 @@ class Case:
         """The chain as it would have been without revisions: its first answer with feedback."""
         return without_revisions(self.chain)
 
+    def resampled_from(self) -> Chain | None:
+        """The better of the first two attempts by the critic, with the revisions of it; None where none were made."""
+        is_second = bool(self.criticised) and is_second_better(self.chain, self.criticised[0])
+        return self.resampled if is_second else self.chain
+
 
 def graded(chain: Chain, checker: Checker) -> Chain:
     """The chain with every finished answer checked; equal texts are checked once."""
@@ -56,6 +63,11 @@ def graded(chain: Chain, checker: Checker) -> Chain:
             known[step.answer] = check_chain(replace(chain, steps=(step,)), checker).steps[0]
         steps.append(replace(step, check=known[step.answer].check) if step.is_deliverable else step)
     return replace(chain, steps=tuple(steps))
+
+
+def is_second_better(chain: Chain, second: Chain) -> bool:
+    """Whether the critic doubts a second attempt less than the chain's own first answer."""
+    return choose_by_doubt([without_revisions(chain), second]).attempt == 1
 
 
 def without_revisions(chain: Chain) -> Chain:

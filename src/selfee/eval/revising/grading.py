@@ -59,6 +59,7 @@ def grade_pool(pool: Pool) -> Case:
         criticised=tuple(graded(chain, checker) for chain in pool.criticised),
         plain=tuple(graded(chain, checker) for chain in pool.plain),
         longer=None if pool.longer is None else graded(pool.longer, checker),
+        resampled=None if pool.resampled is None else graded(pool.resampled, checker),
         scale=RIGHT,
         extractor=extractor_of(pool.problem),
     )

@@ -21,6 +21,7 @@ from selfee.chain.run import Mode, choose_mode, stream_chain
 from selfee.chain.types import Chain, CutReason, Instruction
 from selfee.engines.base import SamplingParams
 from selfee.errors import EngineError, UsageError
+from selfee.eval.revising.cases import is_second_better
 from selfee.eval.revising.problems import Problem
 from selfee.journal import Journal, key_of
 
@@ -63,6 +64,7 @@ class Pool:
     criticised: tuple[Chain, ...]  # separate attempts after the chain's own first answer, each with feedback
     plain: tuple[Chain, ...]  # further attempts without feedback
     longer: Chain | None = None
+    resampled: Chain | None = None  # revisions of the second attempt, where the critic doubts it less than the first
 
 
 @dataclass
@@ -142,7 +144,11 @@ class Maker:
         budget = chain.cost.tokens
         criticised, plain = self._attempts(instruction, chain, seed, budget)
         longer = self._longer(problem, seed, budget) if plan.longer else None
-        return Pool(problem, chain, tuple(criticised), tuple(plain), longer)
+        resampled = None
+        if criticised and is_second_better(chain, criticised[0]):
+            # The seed of that attempt: the chain begins with it, word for word.
+            resampled = self._chain("chain", instruction, enforced, _attempt_seed(seed, 1), plan.budgets)
+        return Pool(problem, chain, tuple(criticised), tuple(plain), longer, resampled)
 
     def _attempts(
         self, instruction: Instruction, chain: Chain, seed: int, budget: int
@@ -160,7 +166,7 @@ class Maker:
                 break
             criticises = all_of_it < budget
             policy = RevisionPolicy(0, 0, always_criticise=criticises)
-            own = derive_seed(seed, number, "attempt ")
+            own = _attempt_seed(seed, number)
             attempt = self._chain("attempt", instruction, policy, own, self._plan.budgets)
             made[not criticises].append(attempt)
             answers += max(1, _answer_tokens(attempt))
@@ -229,7 +235,12 @@ def pool_to_json(pool: Pool) -> dict[str, Any]:
         "chain": to_json(pool.chain),
         "attempts": [to_json(chain) for chain in (*pool.criticised, *pool.plain)],
         "longer": None if pool.longer is None else to_json(pool.longer),
+        "resampled": None if pool.resampled is None else to_json(pool.resampled),
     }
+
+
+def _attempt_seed(seed: int, number: int) -> int:
+    return derive_seed(seed, number, "attempt ")
 
 
 def _answer_tokens(chain: Chain) -> int:

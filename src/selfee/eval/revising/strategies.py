@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from selfee.chain.samples import Chooser, choose_by_doubt, choose_by_score, choose_by_vote
-from selfee.chain.types import Chain
+from selfee.chain.types import Chain, ChainEnd
 from selfee.eval.revising.cases import (
     Case,
     answer_tokens,
@@ -31,8 +31,9 @@ MATCHING = (
     "revisions up to the last one, cut ones included; prompts are told apart and not matched. It takes as many "
     "recorded attempts as these pay for; the rest pays for a share of one more, which counts with that share. A lone "
     "attempt needs no feedback; a best-of-N attempt costs its answer and its feedback, a vote's its answer. The "
-    "chain's own first answer is the first attempt; results are means over each of the others coming next. A longer "
-    "answer may use the same tokens; what it used is told."
+    "chain's own first answer is the first attempt; results are means over each of the others coming next. Resample, "
+    "then revise criticises two attempts and revises the less doubted as often as the rest pays for. A longer answer "
+    "may use the same tokens; what it used is told."
 )
 
 
@@ -70,6 +71,8 @@ def strategies_of(cases: Sequence[Case], most: int, resampling: Resampling) -> t
         found.append(_strategy(name, "revise" if number else "single", revised, resampling))
         if number:
             found += _matched(cases, revised, name, resampling)
+            if number > 1:  # one revision costs less than a second attempt with its feedback
+                found += _resampled(cases, revised, name, resampling)
         if number == most:
             found += _longer(cases, revised, name, resampling)
             found.append(_best_of_chain(cases, revised, name, resampling))
@@ -163,18 +166,45 @@ def _spend(way: Way, case: Case, budget: float) -> Spent:
 
 
 def _spend_in_order(way: Way, case: Case, attempts: Sequence[Chain], budget: float) -> Spent:
-    costs = [_cost(attempts[:count], way.criticises) for count in range(1, len(attempts) + 1)]
-    prompts = [_prompt_cost(attempts[:count], way.criticises) for count in range(1, len(attempts) + 1)]
-    paid = max((index for index, cost in enumerate(costs) if cost <= budget), default=0)
-    grade, more = way.choose(case, attempts[: paid + 1]), 0.0
-    if paid + 1 == len(costs) or costs[0] > budget:
-        return Spent(grade, costs[paid], prompts[paid], paid + 1, is_short=costs[paid] < budget)
-    more = (budget - costs[paid]) / (costs[paid + 1] - costs[paid])
+    def bought(count: int) -> Callable[[], float | None]:
+        return lambda: way.choose(case, attempts[:count])
+
+    offers = [
+        Offer(
+            _cost(attempts[:count], way.criticises),
+            _prompt_cost(attempts[:count], way.criticises),
+            count,
+            bought(count),
+        )
+        for count in range(1, len(attempts) + 1)
+    ]
+    return _buy(offers, budget)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What may be had for so many tokens."""
+
+    tokens: float
+    prompt_tokens: float
+    attempts: int
+    grade: Callable[[], float | None]
+
+
+def _buy(offers: Sequence[Offer], budget: float) -> Spent:
+    """The dearest offer that can be paid, and a share of the next for what is left; offers become dearer."""
+    paid = max((index for index, offer in enumerate(offers) if offer.tokens <= budget), default=0)
+    own = offers[paid]
+    grade = own.grade()
+    if paid + 1 == len(offers) or offers[0].tokens > budget:
+        return Spent(grade, own.tokens, own.prompt_tokens, own.attempts, is_short=own.tokens < budget)
+    following = offers[paid + 1]
+    more = (budget - own.tokens) / (following.tokens - own.tokens)
     if more > 0:
-        following = way.choose(case, attempts[: paid + 2])
-        grade = None if grade is None or following is None else (1 - more) * grade + more * following
-    prompt = (1 - more) * prompts[paid] + more * prompts[paid + 1]
-    return Spent(grade, budget, prompt, paid + 1 + more)
+        later = following.grade()
+        grade = None if grade is None or later is None else (1 - more) * grade + more * later
+    prompt = (1 - more) * own.prompt_tokens + more * following.prompt_tokens
+    return Spent(grade, budget, prompt, (1 - more) * own.attempts + more * following.attempts)
 
 
 def _cost(attempts: Sequence[Chain], criticises: bool) -> float:
@@ -187,6 +217,45 @@ def _cost(attempts: Sequence[Chain], criticises: bool) -> float:
 def _prompt_cost(attempts: Sequence[Chain], criticises: bool) -> float:
     with_feedback = criticises and len(attempts) > 1
     return float(sum(prompt_through(attempt, 0, feedback=with_feedback) or 0 for attempt in attempts))
+
+
+def _resampled(
+    cases: Sequence[Case], revised: Sequence[Spent], name: str, resampling: Resampling
+) -> Iterator[Strategy]:
+    """Two attempts with feedback, the less doubted of them revised for what is left."""
+    chains = [case.resampled_from() for case in cases]
+    if not any(case.criticised for case in cases) or None in chains or any(each.tokens is None for each in revised):
+        return
+    spent = [
+        _resample(case, chain, budget.tokens or 0.0)
+        for case, chain, budget in zip(cases, chains, revised, strict=True)
+        if chain is not None
+    ]
+    yield _strategy(f"resample, then revise = {name}", "resample-then-revise", spent, resampling, revised, name)
+
+
+def _resample(case: Case, chain: Chain, budget: float) -> Spent:
+    """The first answer; the less doubted of two; that with a revision, with two: what the budget pays for."""
+    first, pair = case.first_attempt(), [case.first_attempt(), *case.criticised[:1]]
+
+    def offer(attempts: Sequence[Chain], delivered: Chain, number: int) -> Offer:
+        return Offer(
+            _cost(attempts, criticises=True) + _after_feedback(tokens_through, delivered, number),
+            _prompt_cost(attempts, criticises=True) + _after_feedback(prompt_through, delivered, number),
+            len(attempts),
+            lambda: case.grade_at(delivered, delivered_within(delivered, number)),
+        )
+
+    offers = [offer([first], first, 0)]
+    if len(pair) > 1:
+        offers += [offer(pair, chain, number) for number in range(len(chain.steps))]
+    spent = _buy(offers, budget)
+    return replace(spent, is_short=spent.is_short and chain.end is ChainEnd.CAPPED)
+
+
+def _after_feedback(through: Callable[..., int | None], chain: Chain, number: int) -> int:
+    """What revising up to ``number`` took, once the first answer had its feedback."""
+    return (through(chain, number) or 0) - (through(chain, 0, feedback=True) or 0) if number else 0
 
 
 def _longer(cases: Sequence[Case], revised: Sequence[Spent], name: str, resampling: Resampling) -> Iterator[Strategy]:

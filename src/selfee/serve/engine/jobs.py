@@ -28,6 +28,8 @@ class ChainJob:
     stop: tuple[str, ...] = ()
     start: tuple[Step, ...] = ()
     scope: str = ""  # see ``Request.scope``
+    logprobs: bool = False  # tell each section's mean log-probability
+    schema: str | None = None  # a JSON schema for answers and revisions
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def job_to_json(job: Job) -> dict[str, Any]:
         return row | {"kind": "text"} | {name: getattr(job, name) for name in names}
     told = Chain(job.instruction, job.start, ChainEnd.CAPPED)
     plain = {name: asdict(getattr(job, name)) for name in ("policy", "budgets", "allowance")}
-    rest = {name: getattr(job, name) for name in ("mode", "prompts", "scope")}
+    rest = {name: getattr(job, name) for name in ("mode", "prompts", "scope", "logprobs", "schema")}
     return row | plain | rest | {"kind": "chain", "chain": to_json(told)}
 
 
@@ -64,6 +64,8 @@ def job_from_json(row: Mapping[str, Any]) -> Job:
         stop,
         told.steps,
         row["scope"],
+        row["logprobs"],
+        row["schema"],
     )
 
 

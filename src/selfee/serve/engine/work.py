@@ -22,7 +22,7 @@ def outcomes(engine: object, job: Job, cancellation: Cancellation) -> Iterator[O
 
 def _chain(engine: object, job: ChainJob, cancellation: Cancellation) -> Iterator[Outcome]:
     with stream_chain(
-        cancellable(engine, cancellation, job.scope),
+        cancellable(engine, cancellation, job.scope, logprobs=job.logprobs),
         job.instruction,
         job.policy,
         job.params,
@@ -32,6 +32,7 @@ def _chain(engine: object, job: ChainJob, cancellation: Cancellation) -> Iterato
         stop=job.stop,
         allowance=job.allowance,
         start=job.start,
+        schema=job.schema,
     ) as events:
         yield from events
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from selfee.engines.connection import trusted_certificates
 from selfee.errors import UsageError
 from selfee.serve.app import add_error_handlers
 from selfee.serve.config import ServerConfig
@@ -105,6 +106,7 @@ class Controller:
             timeout=httpx2.Timeout(100.0, connect=self.patience.connect),
             follow_redirects=False,
             trust_env=False,
+            verify=trusted_certificates(),
         )
 
     async def close(self) -> None:

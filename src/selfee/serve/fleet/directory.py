@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 
+from selfee.engines.connection import trusted_certificates
 from selfee.errors import EngineError, UsageError
 from selfee.serve.fleet.registry import Registry, Worker
 from selfee.serve.fleet.settings import Patience, authorization
@@ -47,6 +48,7 @@ class Directory:
             limits=httpx2.Limits(max_connections=None),
             follow_redirects=False,
             trust_env=False,
+            verify=trusted_certificates(),
         )
         await self.refresh()
         self._task = asyncio.create_task(self._follow())

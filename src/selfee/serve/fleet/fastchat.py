@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 
 from selfee.engines.base import Chunk, FinishReason, Request, Usage
+from selfee.engines.connection import trusted_certificates
 from selfee.engines.stops import StopFilter
 from selfee.errors import ContextOverflowError, EngineError, EngineTimeoutError
 from selfee.serve.fleet.settings import Patience
@@ -77,7 +78,8 @@ class FastChatEngine:
         self._model = model
         patience = patience or Patience()
         timeout = httpx2.Timeout(max(100.0, patience.stall), connect=patience.connect)
-        self._client = httpx2.Client(timeout=timeout, follow_redirects=False, trust_env=False)
+        trusted = trusted_certificates()
+        self._client = httpx2.Client(timeout=timeout, follow_redirects=False, trust_env=False, verify=trusted)
         self._lock = threading.Lock()
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 
+from selfee.engines.connection import trusted_certificates
 from selfee.serve.fleet.settings import Identity, Patience
 
 LOG = logging.getLogger("selfee.serve")
@@ -55,6 +56,7 @@ class Membership:
             timeout=self._patience.status,
             follow_redirects=False,
             trust_env=False,
+            verify=trusted_certificates(),
         )
 
     async def _run(self) -> None:

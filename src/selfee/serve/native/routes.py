@@ -120,6 +120,7 @@ def _job(defaults: Defaults, asked: NativeRequest, known: Chain | None, suffix: 
         asked.mode or defaults.mode,
         asked.prompts or (defaults.prompts if asked.mode in (None, defaults.mode) else None),
         asked.stops(),
+        logprobs=asked.logprobs,
     )
 
 

@@ -124,6 +124,7 @@ class Teller:
             "words": words,
             "diff": diff,
             "score": _score(verdict),
+            "mean_logprob": cost.mean_logprob if cost else None,
         }
 
 

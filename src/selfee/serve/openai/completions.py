@@ -1,10 +1,8 @@
-"""``/v1/completions``: texts continued as they stand, with log-probabilities, without any chain."""
+"""``/v1/completions``: texts continued as they stand, with log-probabilities; a chain only where it is asked for."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -12,20 +10,20 @@ from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from selfee.chain.asking import derive_seed
 from selfee.engines.base import Chunk, FinishReason, TokenLogprob, Usage
 from selfee.engines.cancelling import Cancellation
-from selfee.errors import SelfeeError
 from selfee.serve.admission import Ticket
 from selfee.serve.asking import fresh_seed, params_of
 from selfee.serve.engine.jobs import TextJob
-from selfee.serve.event_stream import DONE, EventStream, data_event, unless_gone
 from selfee.serve.openai.echoing import Echo, echoes_of
+from selfee.serve.openai.looping import LoopWriter, asks_for_chain, plan_loop
 from selfee.serve.openai.merging import merged
+from selfee.serve.openai.writing import Row, Writer, as_events, head_of, respond
 from selfee.serve.protocol.completions import CompletionRequest
-from selfee.serve.protocol.errors import ApiError, from_selfee
+from selfee.serve.protocol.errors import ApiError
 from selfee.serve.service import Served, Service
 
 _USUAL_TOKENS = 16  # as OpenAI has it
@@ -51,26 +49,28 @@ def completion_routes(service: Service) -> APIRouter:
 
     @router.post("/v1/completions", operation_id="create_completion")
     async def create(request: Request) -> Response:
-        """Continue a text as it stands."""
+        """Continue a text as it stands; with ``selfee``, answer a prompt in SelFee's words by a chain."""
         asked = await service.read(request, CompletionRequest)
-        plan = plan_completion(service, asked)
-        plan = replace(plan, jobs=tuple(service.scoped(service.owner(request), job) for job in plan.jobs))
-        tickets = plan.model.admission.tickets(service.owner(request), plan.lanes)
-        writer = CompletionWriter(service, plan, tickets)
-        if asked.stream:
-            return EventStream(writer.stream(), service.pace, on_close=writer.release)
-        try:
-            return JSONResponse(await unless_gone(request, writer.whole()))
-        finally:
-            writer.release()
+        model, suffix = service.find(asked.model)
+        asked.check()
+        owner = service.owner(request)
+        writer: Writer
+        if asks_for_chain(asked, suffix):
+            loop = plan_loop(service, asked, model, suffix)
+            loop = replace(loop, jobs=tuple(service.scoped(owner, job) for job in loop.jobs))
+            tickets = model.admission.tickets(owner, len(loop.jobs))
+            writer = LoopWriter(service, loop, tickets, str(asked.prompt) if asked.echo else "")
+        else:
+            plan = plan_completion(service, asked, model)
+            plan = replace(plan, jobs=tuple(service.scoped(owner, job) for job in plan.jobs))
+            writer = CompletionWriter(service, plan, model.admission.tickets(owner, plan.lanes))
+        return await respond(service, request, writer, streams=bool(asked.stream))
 
     return router
 
 
-def plan_completion(service: Service, asked: CompletionRequest) -> Plan:
-    """What is to be done. Raises ApiError (400, 404)."""
-    model, _ = service.find(asked.model)
-    asked.check()
+def plan_completion(service: Service, asked: CompletionRequest, model: Served) -> Plan:
+    """What is to be done. Raises ApiError (400)."""
     count, best_of = asked.n or 1, asked.best_of or asked.n or 1
     if best_of > (most := service.config.limits.choices):
         name = "best_of" if asked.best_of else "n"
@@ -133,21 +133,15 @@ class CompletionWriter:
         self._texts = [_Text() for _ in plan.jobs]
         self._echoes: Sequence[Echo] = ()
         self._echoing = asyncio.Lock()
-        self._head = {
-            "id": "cmpl-" + secrets.token_hex(12),
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": plan.model.name,
-            "system_fingerprint": "selfee",
-        }
+        self._head = head_of("cmpl-", "text_completion", plan.model.name)
 
     def release(self) -> None:
-        """Give places back that were never used."""
+        """See ``Writer.release``."""
         for ticket in self._tickets:
             ticket.release()
 
     async def whole(self) -> dict[str, Any]:
-        """The answer as one object. Raises ApiError, SelfeeError."""
+        """See ``Writer.whole``."""
         async with aclosing(self._pieces()) as pieces:
             async for _ in pieces:
                 pass
@@ -174,30 +168,19 @@ class CompletionWriter:
         written = echo.text + "".join(text.pieces)
         return {"index": position, "text": written, "logprobs": logprobs, "finish_reason": text.reason or "stop"}
 
-    async def stream(self) -> AsyncIterator[bytes]:
-        """The answer as chunks."""
-        head = self._head | ({"usage": None} if self._plan.includes_usage else {})
+    def stream(self) -> AsyncIterator[bytes]:
+        """See ``Writer.stream``."""
+        return as_events(self._head, self._rows(), self._usage if self._plan.includes_usage else None)
+
+    async def _rows(self) -> AsyncGenerator[Row, None]:
         offsets = [0] * len(self._plan.jobs)
-        started = False
-        try:
-            async with aclosing(self._pieces()) as pieces:
-                async for index, text, tokens, reason in pieces:
-                    started = True
-                    logprobs = None
-                    if self._plan.logprobs is not None and tokens:
-                        logprobs = logprobs_object(tokens, offsets[index], self._plan.logprobs)
-                    offsets[index] += sum(len(token.text) for token in tokens)
-                    choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
-                    yield data_event(head | {"choices": [choice]})
-        except (ApiError, SelfeeError) as error:
-            if not started:
-                raise
-            known = error if isinstance(error, ApiError) else from_selfee(error)
-            yield data_event(known.body)
-            return  # without [DONE]: nobody may take this for a whole answer
-        if self._plan.includes_usage:
-            yield data_event(head | {"choices": [], "usage": self._usage()})
-        yield DONE
+        async with aclosing(self._pieces()) as pieces:
+            async for index, text, tokens, reason in pieces:
+                logprobs = None
+                if self._plan.logprobs is not None and tokens:
+                    logprobs = logprobs_object(tokens, offsets[index], self._plan.logprobs)
+                offsets[index] += sum(len(token.text) for token in tokens)
+                yield {"choices": [{"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}]}
 
     async def _pieces(self) -> AsyncGenerator[_Piece, None]:
         lanes = [self._lane(number) for number in range(len(self._tickets))]

@@ -6,13 +6,11 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from selfee.chain.allowance import Allowance
 from selfee.chain.types import (
     Chain,
     ChainFinished,
@@ -26,13 +24,13 @@ from selfee.chain.types import (
     Verdict,
 )
 from selfee.engines.cancelling import Cancellation
-from selfee.errors import SelfeeError
+from selfee.errors import MissingExtraError, SelfeeError, UsageError
 from selfee.serve.admission import Ticket
-from selfee.serve.asking import fresh_seed, instruction_of, params_of
+from selfee.serve.asking import instruction_of
 from selfee.serve.engine.jobs import ChainJob
-from selfee.serve.event_stream import EventStream, encode_json, unless_gone
+from selfee.serve.event_stream import encode_json
 from selfee.serve.native.telling import stop_cause, verdict_word
-from selfee.serve.openai.chat import revisions_of
+from selfee.serve.openai.chains import chain_job, revisions_of
 from selfee.serve.openai.merging import once_written
 from selfee.serve.openai.response_objects import (
     message_item,
@@ -43,12 +41,11 @@ from selfee.serve.openai.response_objects import (
     usage_object,
 )
 from selfee.serve.openai.telling import about, final_tokens, finish_reason, heading, pieces
+from selfee.serve.openai.writing import Row, respond
 from selfee.serve.protocol.chat import EFFORT_ROUNDS
 from selfee.serve.protocol.errors import ApiError, from_selfee
 from selfee.serve.protocol.responses import ResponsesOptions, ResponsesRequest
 from selfee.serve.service import Served, Service
-
-Row = dict[str, Any]
 
 
 def response_routes(service: Service) -> APIRouter:
@@ -63,12 +60,7 @@ def response_routes(service: Service) -> APIRouter:
         job = service.scoped(service.owner(request), job)
         ticket = model.admission.tickets(service.owner(request))[0]
         writer = ResponseWriter(service, model, job, ticket, asked)
-        if asked.stream:
-            return EventStream(writer.stream(), service.pace, on_close=ticket.release)
-        try:
-            return JSONResponse(await unless_gone(request, writer.whole()))
-        finally:
-            ticket.release()
+        return await respond(service, request, writer, streams=bool(asked.stream))
 
     return router
 
@@ -81,20 +73,8 @@ def plan_response(service: Service, asked: ResponsesRequest) -> tuple[Served, Ch
     effort = asked.reasoning.effort if asked.reasoning else None
     rounds = None if effort is None else EFFORT_ROUNDS[effort]
     policy = revisions_of(options, suffix, rounds, model.defaults.policy)
-    budgets = model.defaults.budgets
-    if asked.max_output_tokens is not None and policy.max_revisions == 0:
-        budgets = replace(budgets, answer=asked.max_output_tokens)
-    job = ChainJob(
-        instruction_of(asked.messages()),
-        policy,
-        fresh_seed(params_of(asked, model.defaults.params)),
-        budgets,
-        Allowance(asked.max_output_tokens),
-        options.drive or model.defaults.mode,
-        options.prompts or (model.defaults.prompts if options.drive in (None, model.defaults.mode) else None),
-        asked.stops(),
-    )
-    return model, job
+    limit, schema = asked.max_output_tokens, asked.schema_text
+    return model, chain_job(model, asked, instruction_of(asked.messages()), options, policy, limit, schema)
 
 
 @dataclass
@@ -116,6 +96,7 @@ class ResponseWriter:
         self._model = model
         self._job = job
         self._ticket = ticket
+        self.release = ticket.release
         self._as_messages = asked.selfee is not None and asked.selfee.items == "messages"
         self._is_plain = job.policy.max_revisions == 0
         self._row = response_object(asked, model.name, job.params.temperature, job.params.top_p)
@@ -152,6 +133,14 @@ class ResponseWriter:
         return b"event: " + name.encode() + b"\ndata: " + encode_json(row) + b"\n\n"
 
     async def _events(self) -> AsyncGenerator[Row, None]:
+        try:
+            async with aclosing(self._made()) as events:
+                async for event in events:
+                    yield event
+        except (UsageError, MissingExtraError) as error:
+            raise _renamed(from_selfee(error)) from error
+
+    async def _made(self) -> AsyncGenerator[Row, None]:
         chain: Chain | None = None
         is_first = True
         async with (
@@ -265,6 +254,13 @@ class ResponseWriter:
         for piece in pieces(text):
             yield self._at(name) | {"type": "response.output_text.delta", "delta": piece, "logprobs": []}
         yield from self._message_done(name, text, "final_answer", "completed")
+
+
+def _renamed(error: ApiError) -> ApiError:
+    """An error about a schema, which stands in another field here."""
+    if error.param != "response_format":
+        return error
+    return replace(error, message=error.message.replace("response_format", "text.format", 1), param="text.format")
 
 
 _TITLES = {

@@ -191,3 +191,8 @@ def pieces(text: str) -> Iterator[str]:
     """A text that is known in pieces."""
     for start in range(0, len(text), PIECE):
         yield text[start : start + PIECE]
+
+
+def inline(chain: Chain) -> str:
+    """The final answer as it follows its chain where both are one text."""
+    return f"\n\n---\n\n{chain.final}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -85,10 +86,41 @@ class SelfeeOptions(Fields):
     prompts: Annotated[str, Field(max_length=64)] | None = None
 
 
-class ResponseFormat(Fields):
-    """In what form the answer comes; only texts can be had."""
+LONGEST_SCHEMA = 1 << 16  # characters
+
+
+class NamedSchema(Fields):
+    """A JSON schema and what it is called."""
+
+    name: Annotated[str, Field(max_length=64)] | None = None
+    description: Text | None = None
+    strict: bool | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+
+
+class ResponseFormat(NamedSchema):
+    """In what form the answer comes; the schema stands in ``json_schema`` (chat), or here (responses)."""
 
     type: Annotated[str, Field(max_length=64)]
+    json_schema: NamedSchema | None = None
+
+    def schema_text(self, where: str) -> str | None:
+        """The JSON schema that answers must satisfy; None = they are texts. Raises ApiError (400)."""
+        if self.type == "text":
+            return None
+        if self.type == "json_object":
+            return '{"type": "object"}'
+        if self.type != "json_schema":
+            known = "expected text, json_object or json_schema"
+            raise ApiError.refused(where, f"{self.type[:40]!r} cannot be had; {known}")
+        schema = self.schema_ if self.json_schema is None else self.json_schema.schema_
+        if schema is None:
+            raise ApiError(400, f"{where}: holds no schema; expected one", param=where, code="invalid_value")
+        text = json.dumps(schema)
+        if len(text) > LONGEST_SCHEMA:
+            found = f"{where}: the schema has {len(text)} characters; expected at most {LONGEST_SCHEMA}"
+            raise ApiError(400, found, param=where, code="invalid_value")
+        return text
 
 
 class OpenAiFields(SamplingFields):
@@ -136,13 +168,16 @@ class ChatRequest(OpenAiFields):
         if self.logprobs or self.top_logprobs:
             name = "logprobs" if self.logprobs else "top_logprobs"
             raise ApiError.refused(name, "are not told for chains, whose texts are edited; use /v1/completions")
-        if self.response_format is not None and self.response_format.type != "text":
-            raise ApiError.refused("response_format", f"{self.response_format.type!r} cannot be had; expected text")
         if any(modality != "text" for modality in self.modalities or ()):
             raise ApiError.refused("modalities", "only text can be had; expected ['text']")
         for name in _REFUSED:
             if (self.model_extra or {}).get(name) is not None:
                 raise ApiError.refused(name, "cannot be done by this server; expected it to be left out")
+
+    @property
+    def schema_text(self) -> str | None:
+        """See ``ResponseFormat.schema_text``."""
+        return None if self.response_format is None else self.response_format.schema_text("response_format")
 
     def biases(self) -> dict[int, float]:
         """Token -> bias. Raises ApiError (400) for a name that is no token."""

@@ -61,5 +61,14 @@ class CompletionRequest(OpenAiFields):
             raise ApiError.refused("top_logprobs", "belongs to chat completions; expected logprobs")
         if self.max_tokens == 0 and not self.echo:
             raise ApiError(400, "max_tokens: 0; expected 1 or more, or echo", param="max_tokens")
-        if self.selfee is not None:
-            raise ApiError.refused("selfee", "texts are continued as they are here; use /v1/chat/completions")
+
+    def check_loop(self) -> None:
+        """Raise ApiError (400) for what cannot be done where the text is revised."""
+        if not isinstance(self.prompt, str):
+            raise ApiError(400, "prompt: is not one text; expected one beside selfee", param="prompt")
+        if self.logprobs is not None:
+            raise ApiError.refused("logprobs", "are not told for chains, whose texts are edited; leave selfee out")
+        if (self.best_of or 0) > (self.n or 1):
+            raise ApiError.refused("best_of", "of several chains none is the likeliest; expected as many as n")
+        if self.max_tokens == 0:
+            raise ApiError(400, "max_tokens: 0; expected 1 or more beside selfee", param="max_tokens")

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from selfee.errors import ContextOverflowError, EngineError, ResourceError, SelfeeError, UsageError
+from selfee.errors import ContextOverflowError, EngineError, MissingExtraError, ResourceError, SelfeeError, UsageError
 
 _KINDS = frozenset(("str", "int", "float", "bool", "none", "list", "dict"))
 """What a validator calls the members of a union, in the place of a field."""
@@ -82,7 +82,7 @@ def from_selfee(error: SelfeeError) -> ApiError:
     """What a client is told of an error of ours."""
     if isinstance(error, ContextOverflowError):
         return ApiError(400, str(error), param="messages", code="context_length_exceeded")
-    if isinstance(error, UsageError):
+    if isinstance(error, UsageError | MissingExtraError):
         field_name = str(error).partition(":")[0]
         return ApiError(400, str(error), param=field_name if field_name.isidentifier() else None, code="invalid_value")
     if isinstance(error, BackendLostError):

@@ -20,7 +20,8 @@ chain was created). The others by type::
                        removed, kept} against the answer before it, else null), diff (of a revision: [{kind:
                        "kept"|"added"|"removed", text}]; kept and added joined are its text, blanks included; null where
                        the texts are too long to be compared), score (of feedback: how content the critic is, 0 to 1,
-                       where its verdict was measured, else null)}
+                       where its verdict was measured, else null), mean_logprob (of its tokens, a following header's
+                       too, where "logprobs" was asked for and the model tells them, else null)}
     segment.overruled  segment_id (of a feedback that was content), text (what it says now), verdict: "forced"
     chain.continued    action: "one_more"|"feedback"|"go_on", from_answer: what was written after that answer and has no
                        place in the chain any more is void (an unfinished segment, all after an earlier answer); a
@@ -97,6 +98,7 @@ class NativeRequest(SamplingFields):
     max_revision_tokens: TokenLimit | None = None
     total_tokens: TokenLimit | None = Field(None, description="What the whole chain may generate.")
     total_seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    logprobs: bool = Field(False, description="Tell each section's mean log-probability.")
     grace_seconds: Annotated[float, Field(ge=0, le=600)] | None = Field(
         None, description="How long the chain goes on when nobody listens any more."
     )

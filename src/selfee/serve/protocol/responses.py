@@ -83,8 +83,12 @@ class ResponsesRequest(OpenAiFields):
             raise ApiError.refused(
                 "top_logprobs", "are not told for chains, whose texts are edited; use /v1/completions"
             )
-        if self.text is not None and self.text.format is not None and self.text.format.type != "text":
-            raise ApiError.refused("text.format", f"{self.text.format.type!r} cannot be had; expected text")
+
+    @property
+    def schema_text(self) -> str | None:
+        """See ``ResponseFormat.schema_text``."""
+        form = None if self.text is None else self.text.format
+        return None if form is None else form.schema_text("text.format")
 
     def messages(self) -> list[ChatMessage]:
         """The conversation. Raises ApiError (400) for items that cannot be read."""

@@ -1,80 +1,39 @@
-"""selfee for programs and notebooks, in three verbs: ``load`` a model, ``revise`` with it, ``stream`` while it does.
-
-::
-
-    model = selfee.load("smollm2-135m", revisions=1)
-    chain = model.revise("Why is the sky blue?")
-    print(chain.final)
-
-Everything below can be used without it; here the options have the names they have on the command line.
-"""
+"""A model that is open, what is asked of it, and how: ``load``, ``revise`` and ``stream``."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
+from selfee.api.options import (
+    Options,
+    attempts_of,
+    merged,
+    policy_of,
+    refuse_unknown,
+    rest_of,
+    sampling_of,
+    says_revisions,
+)
 from selfee.chain.allowance import Allowance
-from selfee.chain.budgets import Budgets
-from selfee.chain.checkers.base import Checker, CheckFunction
 from selfee.chain.continuing import steps_of, with_feedback
-from selfee.chain.policy import RevisionPolicy, policy_for
-from selfee.chain.prompts import GuidedPrompt, PromptSet
-from selfee.chain.run import ChainStream, Mode, run_chain, stream_chain
-from selfee.chain.selectors import SELECTORS, Selector, most_agreed
+from selfee.chain.policy import RevisionPolicy
+from selfee.chain.resampling import SamplesStream, run_samples, stream_samples
+from selfee.chain.run import ChainStream, run_chain, stream_chain
+from selfee.chain.samples import Samples
 from selfee.chain.templates import mode_for, use_template
 from selfee.chain.types import Chain, ChainEnd, Exchange, Instruction, Step
-from selfee.chain.votes import find_extractor
-from selfee.engines.base import SAMPLER_ORDER, SamplingParams
+from selfee.engines.base import SamplingParams
 from selfee.engines.open import AnyEngine, open_engine
 from selfee.errors import UsageError
-from selfee.weights.fetch.builtin import BUILTIN_MODELS, DEFAULT_MODEL, BuiltinModel
+from selfee.weights.fetch.builtin import BUILTIN_MODELS, DEFAULT_MODEL
 from selfee.weights.fetch.store import ModelStore, StoreConfig, default_folder
 
 if TYPE_CHECKING:
     from selfee.llama.cells import CacheType
-
-
-class Options(TypedDict, total=False):
-    """How a chain is made. Every name is a flag of ``selfee ask`` (``min_revisions`` is ``--min-revisions``)."""
-
-    revisions: int | None  # exactly so many
-    min_revisions: int | None  # at least so many, also if the model is content
-    max_revisions: int | None  # at most so many; default 3
-    mode: Mode  # "auto", "single-pass" (trained on chains), "guided" (any completion model) or "turns" (a chat model)
-    prompts: PromptSet | GuidedPrompt | str | None  # the critic's and reviser's words
-    max_answer_tokens: int
-    max_feedback_tokens: int
-    max_revision_tokens: int
-    total_tokens: int | None  # what the whole chain may cost
-    total_seconds: float | None
-    stop: Sequence[str]  # ends answers and revisions
-    checker: Checker | CheckFunction | None  # looks at every finished answer
-    until_passed: bool  # end with the first answer that passes
-    keep: Selector | str | None  # what decides which answer is delivered: last, score, doubt, check or vote
-    vote_on: str | None  # with keep="vote": number, boxed, text, short or /PATTERN/
-    reference: str  # a good answer, for the critic's eyes
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    typical_p: float
-    tail_free_z: float
-    repeat_penalty: float
-    repeat_last_n: int
-    frequency_penalty: float
-    presence_penalty: float
-    penalize_newline: bool
-    mirostat: int
-    mirostat_tau: float
-    mirostat_eta: float
-    seed: int | None
-    logit_bias: Mapping[int, float]
-    samplers: Sequence[str]
 
 
 def load(
@@ -102,9 +61,9 @@ def load(
     The other arguments are those of ``open_engine``; ``options`` hold for every chain, unless one is made with others.
     Close it, or use it in a ``with`` block. Raises UsageError, BadFileError, ResourceError, DownloadError.
     """
-    _refuse_unknown(options)
+    refuse_unknown(options)
     name = str(model)
-    _sampling(options, None)  # what is out of range is said before a model is loaded
+    sampling_of({**options}, None)  # what is out of range is said before a model is loaded
     mode = mode_for(template, options.get("mode", "auto"))
     spec = str(ModelStore(StoreConfig(models or default_folder())).resolve(name)) if download else name
     engine = open_engine(
@@ -135,6 +94,7 @@ class RevisingModel:
         self.name = name
         self.options: Options = options or {}
 
+    @overload
     def revise(
         self,
         question: str | Instruction | Chain,
@@ -145,17 +105,49 @@ class RevisingModel:
         answer: str | None = None,
         feedback: str | None = None,
         **options: Unpack[Options],
-    ) -> Chain:
+    ) -> Chain: ...
+
+    @overload
+    def revise(
+        self,
+        question: str | Instruction,
+        *,
+        best_of: int,
+        input: str = "",
+        system: str = "",
+        history: Iterable[Chain | Exchange | tuple[str, str]] = (),
+        **options: Unpack[Options],
+    ) -> Samples: ...
+
+    def revise(
+        self,
+        question: str | Instruction | Chain,
+        *,
+        best_of: int | None = None,
+        input: str = "",
+        system: str = "",
+        history: Iterable[Chain | Exchange | tuple[str, str]] = (),
+        answer: str | None = None,
+        feedback: str | None = None,
+        **options: Unpack[Options],
+    ) -> Chain | Samples:
         """Make a chain and return it whole.
 
         ``question`` is what to answer; ``input`` a text that it is about, ``system`` how to behave, ``history`` what
         was asked and answered before (chains will do). With ``answer`` that answer is criticised and revised instead of
         a first one being written. For a chain, one revision more is made, or as many more as the options say;
         ``feedback`` is your own criticism of its answer (or of ``answer``). Raises what ``run_chain`` raises.
+
+        With ``best_of`` the question is answered so many times instead of being revised (0 = as often as
+        ``total_tokens`` or ``total_seconds`` allow), and all attempts are returned; ``keep`` says which is delivered.
         """
-        call = self._call(_Asked(question, input, system, tuple(history), answer, feedback), options)
+        asked = _Asked(question, input, system, tuple(history), answer, feedback)
+        if best_of is not None:
+            return run_samples(self.engine, asked.instruction, **self._attempts(asked, best_of, options))
+        call = self._call(asked, options)
         return run_chain(self.engine, call.instruction, call.policy, call.params, **call.rest)
 
+    @overload
     def stream(
         self,
         question: str | Instruction | Chain,
@@ -166,9 +158,40 @@ class RevisingModel:
         answer: str | None = None,
         feedback: str | None = None,
         **options: Unpack[Options],
-    ) -> ChainStream:
-        """Make a chain event by event; arguments as for ``revise``. Its ``chain`` is what there is so far."""
-        call = self._call(_Asked(question, input, system, tuple(history), answer, feedback), options)
+    ) -> ChainStream: ...
+
+    @overload
+    def stream(
+        self,
+        question: str | Instruction,
+        *,
+        best_of: int,
+        input: str = "",
+        system: str = "",
+        history: Iterable[Chain | Exchange | tuple[str, str]] = (),
+        **options: Unpack[Options],
+    ) -> SamplesStream: ...
+
+    def stream(
+        self,
+        question: str | Instruction | Chain,
+        *,
+        best_of: int | None = None,
+        input: str = "",
+        system: str = "",
+        history: Iterable[Chain | Exchange | tuple[str, str]] = (),
+        answer: str | None = None,
+        feedback: str | None = None,
+        **options: Unpack[Options],
+    ) -> ChainStream | SamplesStream:
+        """Make a chain event by event; arguments as for ``revise``. Its ``chain`` is what there is so far.
+
+        With ``best_of`` its events are those of the attempts, and its ``samples`` what there is so far.
+        """
+        asked = _Asked(question, input, system, tuple(history), answer, feedback)
+        if best_of is not None:
+            return stream_samples(self.engine, asked.instruction, **self._attempts(asked, best_of, options))
+        call = self._call(asked, options)
         return stream_chain(self.engine, call.instruction, call.policy, call.params, **call.rest)
 
     def close(self) -> None:
@@ -188,16 +211,27 @@ class RevisingModel:
         return f"selfee.load({self.name!r}{options})"
 
     def _call(self, asked: _Asked, options: Options) -> _Call:
-        _refuse_unknown(options)
-        merged = _merged(self.options, options)
+        refuse_unknown(options)
+        given = merged(self.options, options)
         suited = BUILTIN_MODELS.get(self.name)
         start = asked.start()
         if isinstance(asked.question, Chain):
-            merged.setdefault("seed", asked.question.seed)
-        rest = _rest(merged, suited)
+            given = {"seed": asked.question.seed, **given}
+        rest = rest_of(given, suited)
         allowance: Allowance = rest["allowance"]
-        policy = _policy(merged, allowance.is_limited, start, goes_on=asked.goes_on)
-        return _Call(asked.instruction, policy, _sampling(merged, suited), rest | {"start": start})
+        policy = policy_of(given, allowance.is_limited, start, goes_on=asked.goes_on)
+        return _Call(asked.instruction, policy, sampling_of(given, suited), rest | {"start": start})
+
+    def _attempts(self, asked: _Asked, count: int, options: Options) -> dict[str, Any]:
+        """Arguments of ``stream_samples`` behind the instruction."""
+        refuse_unknown(options)
+        if asked.goes_on or asked.feedback is not None:
+            raise UsageError("best_of: answers anew; expected a question alone; leave the chain or answer out")
+        if says_revisions(options):
+            raise UsageError(
+                "best_of: answers anew instead of revising; leave revisions, min_revisions and max_revisions out"
+            )
+        return attempts_of(count, merged(self.options, options), BUILTIN_MODELS.get(self.name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,85 +294,3 @@ def _exchange(turn: Chain | Exchange | tuple[str, str]) -> Exchange:
     if isinstance(turn, Chain):
         return Exchange(turn.instruction.question, turn.final)
     return turn if isinstance(turn, Exchange) else Exchange(*turn)
-
-
-_NUMBERS = ("revisions", "min_revisions", "max_revisions")
-
-
-def _merged(general: Options, own: Options) -> Options:
-    """The options of one chain; what is said about revisions here takes the place of all that was said in general."""
-    merged = general.copy()
-    if any(own.get(name) is not None for name in _NUMBERS):
-        for name in _NUMBERS:
-            merged.pop(name, None)  # type: ignore[misc]
-    merged.update(own)
-    return merged
-
-
-def _policy(options: Options, limited: bool, start: Sequence[Step], *, goes_on: bool) -> RevisionPolicy:
-    """The policy; where there is an answer already, numbers say how many revisions more."""
-    exactly, at_least, at_most = (options.get(name) for name in _NUMBERS)
-    if not goes_on:
-        return policy_for(exactly, at_least, at_most, limited=limited)  # type: ignore[arg-type]
-    if exactly is None and at_least is None and at_most is None:
-        exactly = 1
-    more = policy_for(exactly, at_least, at_most, limited=limited)  # type: ignore[arg-type]
-    made = len(start) - 1
-    most = None if more.max_revisions is None else made + more.max_revisions
-    return RevisionPolicy(made + more.min_revisions, most, stop_repeats=False)
-
-
-def _sampling(options: Options, suited: BuiltinModel | None) -> SamplingParams:
-    """The sampling, as it suits a built-in model where nothing else is given."""
-    names = {field.name for field in dataclasses.fields(SamplingParams)}
-    values: dict[str, Any] = {name: value for name, value in options.items() if name in names}
-    if suited is not None:
-        values = suited.sampling | values
-    if isinstance(samplers := values.get("samplers"), str):
-        raise UsageError(f"samplers: {samplers!r} is one string; expected a sequence of {', '.join(SAMPLER_ORDER)}")
-    return SamplingParams(**values)
-
-
-def _rest(options: Options, suited: BuiltinModel | None) -> dict[str, Any]:
-    """Everything of ``stream_chain`` but instruction, policy and sampling."""
-    mode, prompts = options.get("mode", "auto"), options.get("prompts")
-    if suited is not None and mode == "auto":
-        mode, prompts = suited.mode, prompts or suited.prompts  # type: ignore[assignment]
-    budgets = {
-        section: options[name]  # type: ignore[literal-required]
-        for section in ("answer", "feedback", "revision")
-        if (name := f"max_{section}_tokens") in options
-    }
-    return {
-        "mode": mode,
-        "prompts": prompts,
-        "budgets": Budgets(**budgets),
-        "selector": _selector(options),
-        "stop": options.get("stop", ()),
-        "reference": options.get("reference", ""),
-        "allowance": Allowance(options.get("total_tokens"), options.get("total_seconds")),
-        "checker": options.get("checker"),
-        "until_passed": options.get("until_passed", False),
-    }
-
-
-def _selector(options: Options) -> Selector | None:
-    keep, vote_on = options.get("keep"), options.get("vote_on")
-    if vote_on is not None and keep != "vote":
-        raise UsageError("vote_on: there is no vote; expected keep='vote' beside it")
-    if vote_on is not None:
-        return most_agreed(find_extractor(vote_on))
-    if not isinstance(keep, str):
-        return keep
-    if keep not in SELECTORS:
-        raise UsageError(f"keep: {keep!r} is unknown; expected one of {', '.join(SELECTORS)}, or a function")
-    return SELECTORS[keep]
-
-
-def _refuse_unknown(options: Mapping[str, object]) -> None:
-    known = list(Options.__annotations__)
-    for name in options:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
-            raise UsageError(f"{name}: no such option; {hint}")
