@@ -8,24 +8,42 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from tests.cli.story import Shell
 from tests.tiny import make_tiny
 from tests.tiny_hf import make_tiny_hf
 
 from selfee.engines import Request, SamplingParams, open_engine
+from selfee.weights.huggingface.safetensors import TensorSource, write_safetensors
 from selfee.weights.huggingface.stored import DType
 from selfee.weights.open import open_checkpoint
+from selfee.weights.quantize import dequantize
 from selfee.weights.quants import QuantType
 
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
+
+
+def write_lora(path: Path, part: str, rows: int, columns: int) -> None:
+    """An adapter of rank 1 that adds 2 to every number of a matrix in the first layer."""
+    name = f"base_model.model.model.layers.0.{part}"
+    ones = [
+        TensorSource(f"{name}.lora_{half}.weight", shape, DType.F32, partial(_ones, shape))
+        for half, shape in (("A", (1, columns)), ("B", (rows, 1)))
+    ]
+    write_safetensors(path, ones, {"r": "1", "lora_alpha": "2"})
+
+
+def _ones(shape: tuple[int, ...]) -> list[npt.NDArray[np.uint8]]:
+    return [np.ones(shape, np.float32).view(np.uint8).reshape(-1)]
 
 
 def names(folder: Path) -> list[str]:
@@ -52,6 +70,23 @@ def test_the_release_of_2023_is_made_from_its_folder(shell: Shell, tmp_path: Pat
             assert last.tensors[name].type is tensor.type
             assert last.read(name).tobytes() == first.read(name).tobytes(), name
         assert last.metadata["llama.attention.layer_norm_rms_epsilon"] == pytest.approx(1e-5)
+
+
+def test_an_adapter_is_added_on_the_way_and_one_of_another_model_is_refused(shell: Shell, tmp_path: Path) -> None:
+    make_tiny(tmp_path / "in.gguf")
+    with open_checkpoint(tmp_path / "in.gguf") as base:
+        rows, columns = base.tensors["blk.0.ffn_up.weight"].shape
+    for name, width in (("fits", columns), ("other", columns + 1)):
+        write_lora(tmp_path / f"{name}.safetensors", "mlp.up_proj", rows, width)
+    words = ("convert", "in.gguf", "out.gguf", "--type", "q8_0", "--adapter")
+    shell.run(*words, "fits.safetensors")
+    with open_checkpoint(tmp_path / "in.gguf") as before, open_checkpoint(tmp_path / "out.gguf") as after:
+        change = dequantize(QuantType.Q8_0, after.read("blk.0.ffn_up.weight")) - dequantize(
+            QuantType.F32, before.read("blk.0.ffn_up.weight")
+        )
+        assert change == pytest.approx(np.full(change.shape, 2.0), abs=0.05)
+    refused = shell.run(*words, "other.safetensors", check=2)
+    assert "trained beside" in refused.stderr
 
 
 def test_the_form_follows_the_name_and_json_tells_a_program(shell: Shell, tmp_path: Path) -> None:

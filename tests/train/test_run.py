@@ -17,8 +17,10 @@ from selfee.train import run
 from selfee.train.config import Precision, TrainConfig, preset
 from selfee.train.run import plan, train
 from selfee.train.state import states
+from selfee.weights.adapter import read_adapter, with_adapter
 from selfee.weights.huggingface.stored import DType
 from selfee.weights.open import open_checkpoint
+from selfee.weights.quantize import dequantize
 
 torch = pytest.importorskip("torch", reason="torch is not installed; pip install 'selfee[train]'")
 pytest.importorskip("peft", reason="peft is not installed")
@@ -95,6 +97,10 @@ def test_a_trained_folder_is_opened_by_inference_and_keeps_what_lora_does_not_to
     assert first == second
     assert not np.array_equal(base.read("blk.0.attn_q.weight"), trained.read("blk.0.attn_q.weight"))
     assert np.array_equal(base.read("token_embd.weight"), trained.read("token_embd.weight"))
+    added = with_adapter(base, read_adapter(tmp_path / "out" / "adapter"))
+    for name, info in trained.tensors.items():  # peft merges in 16 bits, we in more
+        ours = dequantize(added.tensors[name].type, added.read(name))
+        np.testing.assert_allclose(ours, dequantize(info.type, trained.read(name)), rtol=2e-3, atol=2e-3)
 
 
 def test_validation_chains_are_looked_at_and_told_by_section(tmp_path: Path, model: Path) -> None:
