@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-SERIES = 6
-"""Colours (``--s0`` … ``--s5`` of the page's style) and marks that tell series apart; more repeat."""
+SERIES = 7
+"""Colours (``--s0`` … ``--s6`` of the page's style) and marks that tell series apart; more repeat."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ class Drawing:
             _polygon(shape, x, y, [(0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)], size),
             _polygon(shape, x, y, [(0, 1.25), (1.15, -0.85), (-1.15, -0.85)], size),
             _polygon(shape, x, y, [(-1.2, -0.4), (1.2, -0.4), (1.2, 0.4), (-1.2, 0.4)], size),
+            _polygon(shape, x, y, _CROSS, size),
         )
         told = f"<title>{escape(tip)}</title>" if tip else ""
         self.parts.append(f"<g>{told}{shapes[shape]}</g>")
@@ -131,6 +132,13 @@ class Drawing:
             f'aria-label="{escape(self.title)}. {escape(self.description)}" style="max-width:{self.width * 1.2:g}px">'
         )
         return head + "".join(self.parts) + "</svg>"
+
+
+_ARM, _THICK = 1.2, 0.4
+_CROSS = [
+    *((-_THICK, -_ARM), (_THICK, -_ARM), (_THICK, -_THICK), (_ARM, -_THICK), (_ARM, _THICK), (_THICK, _THICK)),
+    *((_THICK, _ARM), (-_THICK, _ARM), (-_THICK, _THICK), (-_ARM, _THICK), (-_ARM, -_THICK), (-_THICK, -_THICK)),
+]
 
 
 def _polygon(series: int, x: float, y: float, corners: Sequence[tuple[float, float]], size: float) -> str:
