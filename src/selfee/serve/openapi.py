@@ -90,7 +90,8 @@ def _complete(operation: dict[str, Any], method: str) -> None:
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
     if name in _STREAMS:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        # No schema: OpenAPI 3.1 has none for one event of a stream, and tools take any as that of an event.
+        content["text/event-stream"] = {}
     if name == "metrics":
         content = {"text/plain": {"schema": {"type": "string"}}}
     responses["200"] = {"description": "Done"} | ({} if method == "head" else {"content": content})
