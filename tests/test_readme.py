@@ -15,6 +15,7 @@ import pytest
 from tests.eval.biased_judge import serve
 from tests.tiny import make_tiny
 from tests.tiny_hf import make_tiny_hf
+from tests.train.chains import some_chains, write_chains
 
 from selfee.weights.quants import QuantType
 
@@ -74,6 +75,7 @@ def workplace(tmp_path: Path) -> Path:
     replies.append({"engine": {"strict": False}})
     script.write_text("".join(json.dumps(reply) + "\n" for reply in replies), encoding="utf-8")
     write_sets(tmp_path)
+    write_chains(tmp_path / "chains.jsonl", some_chains(2))
     (tmp_path / "notes.txt").write_text("We met and agreed.\n", encoding="utf-8")
     make_tiny(tmp_path / "model.gguf")
     make_tiny(tmp_path / "model-f16.gguf", type=QuantType.F16)
@@ -117,6 +119,8 @@ def test_the_examples_are_found() -> None:
 
 @pytest.mark.parametrize("command", commands("selfee"))
 def test_a_command_of_the_readme_works(command: str, workplace: Path) -> None:
+    if command.startswith("selfee train "):
+        pytest.importorskip("peft", reason="the extra train is not installed")
     for each in on_the_way_to(command):
         with judged_here(each) as words:
             done = run(["sh", "-c", words], workplace)
