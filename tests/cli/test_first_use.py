@@ -122,7 +122,7 @@ def test_help_fits_a_narrow_terminal(tmp_path: Path, name: str) -> None:
     shell = Shell(tmp_path, {"COLUMNS": str(NARROW)})
     goes_on = False
     for line in shell.run(*name.split(), "--help").stdout.splitlines():
-        is_example = goes_on or re.match(r"\s+(\w+=\S+ |\w+ '.*\| )?selfee |\s+printf |\s+curl ", line)
+        is_example = goes_on or re.match(r"\s+(\w+=\S+ |\w+ '.*\| )?selfee |\s+(printf|curl|torchrun) ", line)
         goes_on = line.endswith("\\")
         assert is_example or fits(line), line
 
