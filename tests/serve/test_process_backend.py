@@ -10,6 +10,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 import pytest
 from tests.serve.harness import backend_of
 from tests.serve.processes import served_process
@@ -162,6 +163,19 @@ def test_a_process_gives_the_same_as_a_thread(tiny_path: Path) -> None:
 
     process, threads = with_both(tiny_path, work)
     assert process == threads
+
+
+def test_the_process_has_one_pool_of_memory_for_all_threads(tiny_path: Path) -> None:
+    """With one for each thread it grows for minutes: what one thread frees is not there for the next."""
+
+    async def pools(backend: Backend) -> list[str | None]:
+        assert await backend.count_tokens("the sky") > 0
+        children = psutil.Process().children()
+        mine = [child for child in children if "selfee.serve.engine.child" in child.cmdline()]
+        return [child.environ().get("MALLOC_ARENA_MAX") for child in mine]
+
+    process, _ = with_both(tiny_path, pools)
+    assert process == ["1"]
 
 
 def test_a_job_that_is_closed_leaves_nothing_behind(tiny_path: Path) -> None:
