@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from examples.model.well_formed import faults, left_to_itself
+from examples.model.well_formed import faults, left_to_itself, shown
 
 from selfee.chain.budgets import Budgets
 from selfee.chain.many import run_chains
@@ -27,21 +27,11 @@ from selfee.eval.revising.analysing import analyse
 from selfee.eval.revising.cases import Case, graded
 from selfee.eval.revising.grading import checker_of, extractor_of, grader_of
 from selfee.eval.revising.problems import Problem, read_problems
-from selfee.eval.scoring.estimates import Estimate, share
+from selfee.eval.scoring.estimates import share
 from selfee.jsonl import read_jsonl
 from selfee.weights.fetch.builtin import BUILTIN_MODELS
 
 BUDGETS = Budgets(answer=384, feedback=192, revision=384)
-
-
-def shown(found: Estimate | None) -> str:
-    """A share in per cent with its interval."""
-    if found is None or found.value is None:
-        return "–"
-    if found.low is None or found.high is None:
-        return f"{100 * found.value:.1f}"
-    counted = "" if found.hits is None else f"{found.hits}/{found.count} = "
-    return f"{counted}{100 * found.value:.1f} ({100 * found.low:.1f} to {100 * found.high:.1f})"
 
 
 def kept(path: Path) -> dict[str, Chain]:

@@ -15,7 +15,7 @@ from selfee.chain.policy import RevisionPolicy
 from selfee.chain.record import from_json
 from selfee.chain.shorter import shorten
 from selfee.chain.types import Chain, ChainEnd, VerdictSource
-from selfee.eval.scoring.estimates import share
+from selfee.eval.scoring.estimates import Estimate, share
 from selfee.jsonl import read_jsonl
 
 TOLD = (VerdictSource.PHRASE, VerdictSource.CHOICE, VerdictSource.ASKED)
@@ -41,7 +41,7 @@ def faults(chain: Chain) -> list[str]:
 def tell(name: str, chains: list[Chain]) -> None:
     """Print a group of chains in two lines."""
     wrong = [found[0] for chain in chains if (found := faults(chain))]
-    print(f"{name}: well formed {_shown(len(chains) - len(wrong), len(chains))}")
+    print(f"{name}: well formed {shown(share(len(chains) - len(wrong), len(chains)))}")
     verdicts = Counter(
         f"{'needed' if step.verdict.needed else 'not needed'} ({step.verdict.source.value})"
         for chain in chains
@@ -53,13 +53,14 @@ def tell(name: str, chains: list[Chain]) -> None:
         print(f"  {count} {fault}")
 
 
-def _shown(hits: int, count: int) -> str:
-    found = share(hits, count)
-    if found.value is None:
-        return "of no chains"
-    return (
-        f"{hits} of {count}: {100 * found.value:.1f} % ({100 * (found.low or 0):.1f} to {100 * (found.high or 0):.1f})"
-    )
+def shown(found: Estimate | None) -> str:
+    """A share in per cent with its interval."""
+    if found is None or found.value is None:
+        return "–"
+    if found.low is None or found.high is None:
+        return f"{100 * found.value:.1f}"
+    counted = "" if found.hits is None else f"{found.hits}/{found.count} = "
+    return f"{counted}{100 * found.value:.1f} ({100 * found.low:.1f} to {100 * found.high:.1f})"
 
 
 def left_to_itself(chain: Chain) -> Chain:
